@@ -1,8 +1,8 @@
 """The environment contract: every HEADRACE_ variable, its type, default, unit and bounds.
 
-Each process builds its frozen Settings from `read`, once, at start. A variable with our prefix that is not in
-the table is an error, so that a misspelt setting can't be ignored in silence. Pure: the environment is an
-argument.
+Each process builds its frozen Settings from `read`, once, at start. A variable with our prefix that
+is not in the table is an error, so that a misspelt setting can't be ignored in silence. Pure: the
+environment is an argument.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ class HeadraceError(Exception):
 class Rejected(HeadraceError):
     """The request breaks a rule that its sender can read and act on.
 
-    `code` is stable snake_case, `detail` is for people, `pointer` is an RFC 6901 JSON pointer to the
-    offending field ("" for the whole body).
+    `code` is stable snake_case, `detail` is for people, `pointer` is an RFC 6901 JSON pointer to
+    the offending field ("" for the whole body).
     """
 
     def __init__(self, code: str, detail: str, pointer: str = "") -> None:

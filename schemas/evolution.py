@@ -1,8 +1,9 @@
-"""Schema evolution: full-transitive compatibility and the id lock (`python -m schemas.evolution`).
+"""Schema evolution: full-transitive compatibility and the id lock.
 
-The `.avsc` files are the source of truth. A change takes effect when it is locked: each subject's newest
-locked version must equal its `.avsc`, and be readable by and able to read every version before it (Apache
-Avro's own checker decides). Locking never rewrites history, it appends to it.
+The `.avsc` files are the source of truth. A change takes effect when it is locked (`python -m
+schemas.evolution`): each subject's newest locked version must equal its `.avsc`, be able to read
+every version before it and be readable by it (Apache Avro's own checker decides). Locking never
+rewrites history, it appends to it.
 """
 
 from __future__ import annotations
@@ -111,15 +112,14 @@ def _incompatible(
     result = ReaderWriterCompatibilityChecker().get_compatibility(reader=reader, writer=writer)
     if result.compatibility is SchemaCompatibilityType.compatible:
         return []
-    found = []
-    for location, message in zip(sorted(result.locations), result.messages, strict=False):
-        found.append(Problem(subject, _field_at(reader, location), f"{label}: {message}"))
-    return found or [Problem(subject, "", label)]
+    fields = sorted({_field_at(reader, location) for location in result.locations} - {""})
+    detail = f"{label}: {'; '.join(sorted(set(result.messages)))}"
+    return [Problem(subject, field, detail) for field in fields or [""]]
 
 
 def _field_at(schema: avro.schema.Schema, location: str) -> str:
     """Turn the checker's location ("/fields/7/type/...") into a dotted field path."""
-    node: Any = schema.to_json()
+    node: Any = json.loads(str(schema))
     names, parts = [], [part for part in location.split("/") if part]
     for part in parts:
         if isinstance(node, list) and part.isdigit() and int(part) < len(node):

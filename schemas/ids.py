@@ -1,12 +1,12 @@
-"""Identity and routing: every id is deterministic, and carries what is needed to route by it alone.
+"""Identity and routing: every id is deterministic, and carries what is needed to route by it.
 
     acct_c2f1_<26>   account: kind (c customer, e external), slot in hex, identity
     pay_2f1_<26>     payment: slot of its home account in hex, identity
 
-`slot = murmur2(routing key) mod 1024`, fixed for ever. The routing key is the home account's id, which
-is also the Kafka key; an account id is sealed so that its own murmur2 gives the slot that it carries.
-So any Kafka client that partitions by key (the Java default) agrees with us whenever the partition count
-divides 1024. The identity part alone says whether two requests used the same idempotency key.
+`slot = murmur2(routing key) mod 1024`, fixed for ever. The routing key is the home account's id,
+which is also the Kafka key; an account id is sealed so that its own murmur2 gives the slot that it
+carries. So any Kafka client that partitions by key (the Java default) agrees with us whenever the
+partition count divides 1024. The identity part alone tells two uses of one idempotency key.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from schemas.errors import Rejected
 
 SLOTS: Final = 1024
 IDENTITY_LENGTH: Final = 26
+SEAL_LENGTH: Final = 3
 
 Kind = Literal["customer", "external"]
 
@@ -44,7 +45,7 @@ def murmur2(data: bytes) -> int:
 
 def account_id(tenant: str, idempotency_key: str, kind: Kind) -> str:
     """Derive the account's id from who asks and with which key; about a millisecond of work."""
-    stem = _hash("account", tenant, idempotency_key)[: IDENTITY_LENGTH - 3]
+    stem = _hash("account", tenant, idempotency_key)[: IDENTITY_LENGTH - SEAL_LENGTH]
     slot = murmur2(stem.encode()) % SLOTS
     return _seal(f"acct_{_CODE_BY_KIND[kind]}{slot:03x}_{stem}", slot)
 
@@ -73,8 +74,14 @@ def is_payment_id(text: str) -> bool:
 
 
 def identity_of(any_id: str) -> str:
-    """Return the part that is the same however a second use of the key was routed."""
-    return any_id[-IDENTITY_LENGTH:]
+    """Return what is the same however a second use of the key was routed (26 characters, base32).
+
+    An account's seal depends on its kind, so it is no part of its identity.
+    """
+    identity = any_id[-IDENTITY_LENGTH:]
+    if any_id.startswith("acct_"):
+        return identity[:-SEAL_LENGTH] + "a" * SEAL_LENGTH
+    return identity
 
 
 def kind_of(account: str) -> Kind:
@@ -120,7 +127,7 @@ def event_id(topic: str, partition: int, offset: int, ordinal: int) -> str:
 
 
 def _hash(domain: str, tenant: str, key: str) -> str:
-    digest = hashlib.sha256("\x00".join((domain, tenant, key)).encode()).digest()
+    digest = hashlib.sha256(f"{domain}\x00{tenant}\x00{key}".encode()).digest()
     return base64.b32encode(digest[:16]).decode().lower().rstrip("=")
 
 

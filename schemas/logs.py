@@ -1,8 +1,8 @@
 """Structured logs: one JSON object a line on standard error, the same keys in every process.
 
-`event` says what happened, `role` and `worker` who says it, `payment_id` (or `payment_ids`) whom it concerns.
-Never a secret, a header value or a request body. Lines about single payments are sampled by id, so that every
-process logs the same ones and a sampled payment can be followed through all of them.
+`event` says what happened, `role` and `worker` who says it, `payment_id` (or `payment_ids`) whom it
+concerns. Never a secret, a header value or a request body. Lines about single payments are sampled
+by id, so that every process logs the same ones and one payment can be followed through all.
 """
 
 from __future__ import annotations

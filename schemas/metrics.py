@@ -1,7 +1,8 @@
-"""How a process shows itself: Prometheus metrics on loopback, and the one gauge that says it is ready.
+"""How a process shows itself: Prometheus metrics on loopback, and the gauge that says it is ready.
 
-Names: base units as suffix (`_seconds`, `_bytes`), `_total` for counters, prefix `headrace_`. Labels are
-bounded (partition, topic, reason, route), never an id. Children are bound once, outside hot loops.
+Names: base units as suffix (`_seconds`, `_bytes`), `_total` for counters, prefix `headrace_`.
+Labels are bounded (partition, topic, reason, route), never an id. Children are bound once,
+outside hot loops.
 """
 
 from __future__ import annotations

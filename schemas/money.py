@@ -1,7 +1,7 @@
 """Money: integer minor units and an ISO 4217 code, nothing else.
 
-Amounts are bounded so that any sum the ledger keeps fits a signed 64-bit integer with room to spare.
-Source of codes and exponents: ISO 4217:2015 list one (active currencies).
+Amounts are bounded so that any sum the ledger keeps fits a signed 64-bit integer with room to
+spare. Source of codes and exponents: ISO 4217:2015 list one (active currencies).
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from typing import Final
 from schemas.errors import Rejected
 
 AMOUNT_MINOR_MAX: Final = 10**15
-"""The largest amount of one movement, in minor units; 9,000 of them still fit in an int64 balance."""
+"""The largest amount of one movement; 9,000 of them still fit in an int64 balance."""
 
 _EXPONENT_0 = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
 _EXPONENT_2 = (
-    "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BMD BND BOB BRL BSD BTN BWP BYN BZD CAD"
-    " CDF CHF CNY COP CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD"
-    " HKD HNL HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD"
-    " MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR RON"
-    " RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP TRY TTD TWD"
-    " TZS UAH USD UYU UZS VED VES WST XCD YER ZAR ZMW ZWG"
+    "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BMD BND BOB BRL BSD BTN BWP "
+    "BYN BZD CAD CDF CHF CNY COP CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP "
+    "GEL GHS GIP GMD GTQ GYD HKD HNL HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT "
+    "LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN "
+    "NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP "
+    "SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD UYU UZS VED "
+    "VES WST XCD YER ZAR ZMW ZWG"
 )
 _EXPONENT_3 = "BHD IQD JOD KWD LYD OMR TND"
 

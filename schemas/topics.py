@@ -1,8 +1,9 @@
 """The topic table: who writes each topic, how it is keyed, kept and landed in the lake.
 
-Topics are created from this table and checked against it; a topic without a row does not exist. Every row
-names an owner, a retention and a residency. A dead-letter topic carries the original bytes as its value
-and the reason in its headers; changelogs carry a task's own binary state; both land in the lake as bytes.
+Topics are created from this table and checked against it; a topic without a row does not exist.
+Every row names an owner, a retention and a residency. A dead-letter topic carries the original
+bytes as its value and the reason in its headers; changelogs carry a task's own binary state; both
+land in the lake as bytes.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Avro on the wire: Confluent framing (zero byte, 4-byte big-endian schema id, body).
 
-Schema ids come from `avro/lock.json`, which fixes them for the embedded default; every version that was ever
-locked stays in `avro/history/`, and a reader decodes with the writer's version, resolved to today's.
-Encoding a record that does not fit its schema is our own fault (it raises what fastavro raises); bytes that do
-not decode are Poisoned.
+Schema ids come from `avro/lock.json`, which fixes them for the embedded default; every version that
+was ever locked stays in `avro/history/`, and a reader decodes with the writer's version, resolved
+to today's. Encoding a record that does not fit its schema is our own fault (it raises what fastavro
+raises); bytes that do not decode are Poisoned.
 """
 
 from __future__ import annotations

@@ -1,0 +1,172 @@
+"""The record schemas can only grow, and every reader of any version reads every other."""
+
+import json
+import shutil
+
+import fastavro
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from schemas import evolution, wire
+from schemas.errors import Poisoned
+from schemas.topics import TOPICS
+
+DECODED = sorted(name for name, topic in TOPICS.items() if topic.subject)
+
+
+def test_every_schema_is_locked_and_compatible_with_every_version_before_it():
+    assert [str(problem) for problem in evolution.problems()] == []
+
+
+def _edited(tmp_path, topic, edit):
+    shutil.copytree(wire.AVRO_DIR, tmp_path / "avro")
+    path = tmp_path / "avro" / f"{topic}.avsc"
+    schema = json.loads(path.read_text())
+    edit({field["name"]: field for field in schema["fields"]}, schema["fields"])
+    path.write_text(json.dumps(schema))
+    return evolution.problems(tmp_path / "avro")
+
+
+@pytest.mark.parametrize("topic", DECODED)
+def test_changing_a_fields_type_is_refused_by_the_fields_name(tmp_path, topic):
+    def edit(fields, _):
+        fields["slot" if "slot" in fields else "version"]["type"] = "string"
+
+    problems = _edited(tmp_path, topic, edit)
+    assert {problem.field for problem in problems} & {"slot", "version"}
+    assert all(problem.subject == f"{topic}-value" for problem in problems)
+
+
+def test_a_changed_field_inside_an_entry_is_named_with_its_path(tmp_path):
+    def edit(fields, _):
+        fields["entries"]["type"]["items"]["fields"][3]["type"] = "string"
+
+    assert _edited(tmp_path, "ledger.events", edit)[0].field == "entries.amount_minor"
+
+
+def test_removing_a_field_without_default_is_refused(tmp_path):
+    problems = _edited(tmp_path, "payments.events", lambda _, fields: fields.pop(0))
+    assert problems
+    assert "cannot read today's" in str(problems[0])
+
+
+def test_adding_a_field_without_default_is_refused_by_its_name(tmp_path):
+    new = {"name": "scheme", "type": "string"}
+    problems = _edited(tmp_path, "payments.events", lambda _, fields: fields.append(new))
+    assert [problem.field for problem in problems] == ["scheme"]
+
+
+def test_adding_a_field_with_default_asks_only_for_the_lock(tmp_path):
+    new = {"name": "scheme", "type": ["null", "string"], "default": None}
+    problems = _edited(tmp_path, "payments.events", lambda _, fields: fields.append(new))
+    assert ["run `python -m schemas.evolution`" in str(problem) for problem in problems] == [True]
+    assert evolution.lock(tmp_path / "avro") == ["payments.events-value v2 as id 9"]
+    assert evolution.problems(tmp_path / "avro") == []
+
+
+def test_rewriting_history_is_found(tmp_path):
+    shutil.copytree(wire.AVRO_DIR, tmp_path / "avro")
+    old = tmp_path / "avro" / "history" / "payments.events-value.v1.avsc"
+    old.write_text(old.read_text().replace('"int"', '"long"'))
+    assert any("was edited" in str(p) for p in evolution.problems(tmp_path / "avro"))
+
+
+def test_every_id_belongs_to_one_schema():
+    taken = [version["id"] for versions in wire.lock().values() for version in versions]
+    assert len(taken) == len(set(taken))
+    assert set(wire.lock()) == {f"{topic}-value" for topic in DECODED}
+
+
+def _values(schema):
+    """Draw any value of an Avro type, as fastavro reads it back."""
+    match schema:
+        case list():
+            return st.one_of([_values(branch) for branch in schema])
+        case {"type": "record", "fields": fields}:
+            return st.fixed_dictionaries({f["name"]: _values(f["type"]) for f in fields})
+        case {"type": "array", "items": items}:
+            return st.lists(_values(items), max_size=3)
+        case {"type": "map", "values": values}:
+            return st.dictionaries(st.text(max_size=5), _values(values), max_size=3)
+    return {
+        "null": st.none(),
+        "string": st.text(max_size=20),
+        "bytes": st.binary(max_size=20),
+        "boolean": st.booleans(),
+        "int": st.integers(-(2**31), 2**31 - 1),
+        "long": st.integers(-(2**63), 2**63 - 1),
+    }[schema]
+
+
+@pytest.mark.parametrize("topic", DECODED)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_what_is_encoded_is_what_is_decoded(topic, data):
+    schema = json.loads((wire.AVRO_DIR / f"{topic}.avsc").read_text())
+    record = data.draw(_values(schema))
+    framed = wire.encode(topic, record)
+    assert framed[:1] == b"\0"
+    assert wire.schema_id_of(framed) == wire.schema_id(topic)
+    assert wire.decode(topic, framed) == record
+
+
+@pytest.mark.parametrize("topic", DECODED)
+@given(junk=st.binary(max_size=60), framed=st.booleans())
+def test_bytes_that_are_no_record_are_poisoned_and_nothing_worse(topic, junk, framed):
+    data = (b"\0" + wire.schema_id(topic).to_bytes(4, "big") if framed else b"") + junk
+    try:
+        record = wire.decode(topic, data)
+    except Poisoned:
+        return
+    assert wire.encode(topic, record)[:5] == data[:5]
+
+
+@pytest.mark.parametrize("cut", [0, 3, 5, 40, -1])
+def test_a_truncated_record_is_poisoned(cut):
+    framed = wire.encode("gateway.replies", _reply())
+    with pytest.raises(Poisoned):
+        wire.decode("gateway.replies", framed[:cut])
+
+
+def test_bytes_behind_the_record_are_poisoned():
+    with pytest.raises(Poisoned, match="1 bytes follow"):
+        wire.decode("gateway.replies", wire.encode("gateway.replies", _reply()) + b"x")
+
+
+def test_another_topics_record_is_poisoned():
+    with pytest.raises(Poisoned, match="not one of ledger.events's"):
+        wire.decode("ledger.events", wire.encode("gateway.replies", _reply()))
+
+
+def _reply():
+    return {
+        "request_id": "r", "resource_id": "pay_000_" + "a" * 26, "identity": "a" * 26,
+        "status": "settled", "version": 2, "occurred_at_us": 1,
+    }  # fmt: skip
+
+
+def test_any_kafka_tool_reads_the_body_with_the_locked_schema():
+    framed = wire.encode("gateway.replies", _reply())
+    schema = fastavro.parse_schema(json.loads(wire.writer_schema(wire.schema_id_of(framed))))
+    import io
+
+    record = fastavro.schemaless_reader(io.BytesIO(framed[5:]), schema, None)
+    assert record["status"] == "settled"
+
+
+def test_every_field_says_what_it_is():
+    for topic in DECODED:
+        schema = json.loads((wire.AVRO_DIR / f"{topic}.avsc").read_text())
+        assert schema["doc"]
+        assert [field["name"] for field in schema["fields"] if not field.get("doc")] == []
+
+
+def test_no_schema_uses_a_type_that_the_lakes_fast_decoder_refuses():
+    for topic in DECODED:
+        text = (wire.AVRO_DIR / f"{topic}.avsc").read_text()
+        assert '"fixed"' not in text
+        assert "logicalType" not in text
+        assert '"float"' not in text
+        assert '"double"' not in text
+        assert ('"bytes"' in text) == topic.startswith("webhooks.") or topic == "webhooks.events"
