@@ -12,19 +12,19 @@ import re
 import shutil
 import subprocess
 import uuid
-from dataclasses import dataclass, field
-from signal import SIGCONT, SIGSTOP, SIGTERM
+from dataclasses import dataclass
+from signal import SIGTERM
 from typing import TYPE_CHECKING
 
 from deploy.local.admin import broker_answers
-from deploy.local.child import Child, Command, wait_for
+from deploy.local.child import Command
 from deploy.local.jars import class_path
 from deploy.local.ports import LOOPBACK, free_ports
+from deploy.local.server import Server, ServerError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-START_WITHIN_S = 60.0
 _JAVA_OLDEST = 17
 _OPTIONS = (
     "-Xms256m",
@@ -81,31 +81,34 @@ rootLogger.appenderRef.out.ref = out
 """
 
 
-class KafkaError(RuntimeError):
-    """The broker cannot be set up or does not start."""
+class Kafka(Server):
+    """The embedded broker; see Server for start, stop, kill, restart, pause and resume."""
+
+    def __init__(self, folder: Path, cache: Path, log: Path, java: str | None = None) -> None:
+        super().__init__(KafkaRecipe(folder, cache, log, java))
+        self.recipe: KafkaRecipe
+
+    @property
+    def bootstrap(self) -> str:
+        """What clients connect to; fixed from the first start on."""
+        return self.recipe.bootstrap
 
 
 @dataclass(slots=True)
-class Kafka:
-    """The embedded broker. `start` returns when it serves requests."""
+class KafkaRecipe:
+    """Sets up the broker below `folder`; `port` 0 takes a free one."""
 
     folder: Path
     cache: Path
     log: Path
     java: str | None = None
     port: int = 0
-    child: Child | None = field(default=None, init=False)
 
     @property
     def bootstrap(self) -> str:
         """What clients connect to; fixed from the first start on."""
         assert self.port, "the broker has no port before it is prepared"
         return f"{LOOPBACK}:{self.port}"
-
-    @property
-    def pid(self) -> int:
-        """The JVM's process."""
-        return self._child().pid
 
     def prepare(self) -> Command:
         """Fetch the jars, write the settings, format the data folder once; what to run."""
@@ -142,46 +145,8 @@ class Kafka:
         """True once the broker answers and takes requests."""
         return broker_answers(self.bootstrap)
 
-    def start(self) -> None:
-        """Start it (again) on its port and data; returns when it is ready."""
-        if self.child is None:
-            self.child = Child(self.prepare())
-        child = self.child
-        child.start()
-        wait_for(lambda: not child.running() or self.ready(), START_WITHIN_S)
-        if not (child.running() and self.ready()):
-            tail = child.log_tail()
-            child.kill()
-            raise KafkaError(
-                f"Kafka did not start within {START_WITHIN_S:.0f} s. Its log ({self.log}) ends:\n"
-                f"{tail}\nIf its data is damaged, remove {self.folder} and start again."
-            )
-
-    def stop(self) -> None:
-        """Shut down cleanly; safe when it is not running."""
-        if self.child is not None:
-            self.child.stop()
-
-    def kill(self) -> None:
-        """End it as a crash would."""
-        self._child().kill()
-
-    def restart(self) -> None:
-        """A clean stop and a start; clients see an outage of about 3 s."""
-        self.stop()
-        self.start()
-
-    def pause(self) -> None:
-        """Freeze it: connections stay open, nothing answers."""
-        self._child().send(SIGSTOP)
-
-    def resume(self) -> None:
-        """End a pause."""
-        self._child().send(SIGCONT)
-
-    def _child(self) -> Child:
-        assert self.child is not None, "the broker was never started"
-        return self.child
+    def settle(self) -> None:
+        """Nothing: topics are created by whoever knows their table."""
 
 
 def find_java(named: str | None = None) -> str:
@@ -196,7 +161,7 @@ def find_java(named: str | None = None) -> str:
     for java in candidates:
         if java is not None and java_version(java) >= _JAVA_OLDEST:
             return java
-    raise KafkaError(
+    raise ServerError(
         f"no Java {_JAVA_OLDEST} or newer found (tried: {', '.join(filter(None, candidates))}).\n"
         "Install one and name it: HEADRACE_JAVA=/path/to/bin/java\n"
         "Or use a Kafka that runs elsewhere: HEADRACE_KAFKA=host:port"
@@ -218,7 +183,7 @@ def _format(launch: tuple[str, ...], settings: Path, data: Path) -> None:
     argv = [*launch, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise KafkaError(
+        raise ServerError(
             f"cannot format Kafka's data folder {data}:\n{done.stdout}{done.stderr}\n"
             "Is the disk full or read-only? HEADRACE_HOME moves the data elsewhere."
         )
