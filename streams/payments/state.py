@@ -1,0 +1,57 @@
+"""What the payments task remembers: one record per resource, bounded in each of its parts. Pure.
+
+The record is the saga while it runs, and after it the memory that answers repeats of its key.
+Encoded as MessagePack arrays: fields may be appended, with a default, and never moved.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from streams.payments.saga import State
+
+WAITERS_MAX: Final = 8
+"""Requests that may wait on one resource at once; a further one polls."""
+CONFLICTS_MAX: Final = 16
+"""Conflicts that a timeline shows; further ones are still refused."""
+
+
+class Waiter(msgspec.Struct, array_like=True, frozen=True):
+    """A request that waits: where its gateway listens, its id, and whether it repeated another."""
+
+    reply_partition: int
+    request_id: str
+    repeated: bool
+
+
+class Saga(msgspec.Struct, array_like=True):
+    """A payment or an account opening. Times are log time in microseconds."""
+
+    resource_id: str
+    tenant: str
+    idempotency_key: str
+    body_hash: str
+    home_account: str
+    request_id: str
+    received_at_us: int
+    accepted_at_us: int
+    state: State
+    version: int
+    amount_minor: int | None
+    currency: str | None
+    source_account: str | None
+    destination_account: str | None
+    method: str
+    capture: str | None
+    reason: str | None = None
+    detail: str | None = None
+    conflicts: int = 0
+    timeline: list[tuple[int, str, str | None]] = []
+    waiters: list[Waiter] = []
+    shares: list[tuple[str, int, int]] = []
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode = msgspec.msgpack.Decoder(Saga).decode

@@ -1,0 +1,1 @@
+"""The webhooks task: a partner's event counts once, however often it is delivered."""
