@@ -84,7 +84,7 @@ class Payments:
         if ids.partition_of(slot, context.partitions) != context.partition:
             raise Poisoned(f"{request['resource_id']} belongs to slot {slot}, not this partition")
         found, found_key = self._find(context, slot, request["identity"], record.at_us)
-        use = dedup.judge(found and found.body_hash, request["body_hash"])
+        use = dedup.judge(found.body_hash if found else None, request["body_hash"])
         self._uses[use].inc()
         if found is None:
             self._begin(context, record, slot)

@@ -49,7 +49,7 @@ def handle(context: Context, batch: Sequence[Record]) -> None:
         if ids.partition_of(slot, context.partitions) != context.partition:
             raise Poisoned(f"{key} belongs to slot {slot}, not to this partition")
         seen, seen_key = _find(context, slot, key, record.at_us)
-        use = dedup.judge(seen and seen.body_hash, delivery["body_hash"])
+        use = dedup.judge(seen.body_hash if seen else None, delivery["body_hash"])
         if seen is None:
             seen = Seen(delivery["body_hash"], 0)
         seen.deliveries += 1
