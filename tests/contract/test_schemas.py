@@ -1,5 +1,7 @@
 """The record schemas can only grow, and every reader of any version reads every other."""
 
+import contextlib
+import io
 import json
 import shutil
 
@@ -8,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas import evolution, wire
+from schemas import codegen, evolution, wire
 from schemas.errors import Poisoned
 from schemas.topics import TOPICS
 
@@ -99,27 +101,75 @@ def _values(schema):
     }[schema]
 
 
+CODECS = [False, True] if wire.compiled_topics() else [False]
+
+
+@pytest.mark.parametrize("compiled", CODECS)
 @pytest.mark.parametrize("topic", DECODED)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
-def test_what_is_encoded_is_what_is_decoded(topic, data):
+def test_what_is_encoded_is_what_is_decoded(topic, compiled, data):
     schema = json.loads((wire.AVRO_DIR / f"{topic}.avsc").read_text())
     record = data.draw(_values(schema))
-    framed = wire.encode(topic, record)
+    framed = wire.encoder(topic, compiled=compiled)(record)
     assert framed[:1] == b"\0"
     assert wire.schema_id_of(framed) == wire.schema_id(topic)
-    assert wire.decode(topic, framed) == record
+    assert framed == wire.encoder(topic, compiled=False)(record)
+    assert wire.decoder(topic, compiled=compiled)(framed) == record
 
 
+@pytest.mark.parametrize("compiled", CODECS)
 @pytest.mark.parametrize("topic", DECODED)
 @given(junk=st.binary(max_size=60), framed=st.booleans())
-def test_bytes_that_are_no_record_are_poisoned_and_nothing_worse(topic, junk, framed):
+def test_bytes_that_are_no_record_are_poisoned_and_nothing_worse(topic, compiled, junk, framed):
     data = (b"\0" + wire.schema_id(topic).to_bytes(4, "big") if framed else b"") + junk
     try:
-        record = wire.decode(topic, data)
+        record = wire.decoder(topic, compiled=compiled)(data)
     except Poisoned:
         return
     assert wire.encode(topic, record)[:5] == data[:5]
+
+
+@pytest.mark.parametrize("compiled", CODECS)
+@pytest.mark.parametrize("topic", DECODED)
+@given(data=st.data())
+def test_a_damaged_record_is_poisoned_or_another_record(topic, compiled, data):
+    schema = json.loads((wire.AVRO_DIR / f"{topic}.avsc").read_text())
+    framed = bytearray(wire.encode(topic, data.draw(_values(schema))))
+    for _ in range(data.draw(st.integers(1, 4))):
+        framed[data.draw(st.integers(5, len(framed) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(Poisoned):
+        wire.decoder(topic, compiled=compiled)(bytes(framed))
+
+
+@pytest.mark.skipif(not wire.compiled_topics(), reason="built without a C compiler")
+def test_every_topic_has_a_compiled_codec_where_there_is_a_compiler():
+    assert wire.compiled_topics() == frozenset(DECODED)
+
+
+def test_the_generated_codecs_are_those_of_todays_schemas():
+    source = codegen.generate(codegen.current_schemas(wire.AVRO_DIR))
+    assert codegen.TARGET.read_text() == source, "run `python -m schemas.codegen`"
+
+
+@pytest.mark.parametrize("compiled", CODECS)
+def test_a_record_that_does_not_fit_its_schema_is_our_own_error(compiled):
+    encode = wire.encoder("gateway.replies", compiled=compiled)
+    for fault in ({"version": "1"}, {"status": 1}, {"occurred_at_us": None}):
+        with pytest.raises((ValueError, TypeError, OverflowError)):
+            encode(_reply() | fault)
+
+
+@pytest.mark.parametrize("compiled", CODECS)
+@pytest.mark.parametrize("topic", DECODED)
+@given(data=st.data())
+def test_fields_with_a_default_may_be_left_out(topic, compiled, data):
+    schema = json.loads((wire.AVRO_DIR / f"{topic}.avsc").read_text())
+    record = data.draw(_values(schema))
+    defaults = {f["name"]: f["default"] for f in schema["fields"] if "default" in f}
+    short = {name: value for name, value in record.items() if name not in defaults}
+    framed = wire.encoder(topic, compiled=compiled)(short)
+    assert wire.decode(topic, framed) == record | defaults
 
 
 @pytest.mark.parametrize("cut", [0, 3, 5, 40, -1])
@@ -149,8 +199,6 @@ def _reply():
 def test_any_kafka_tool_reads_the_body_with_the_locked_schema():
     framed = wire.encode("gateway.replies", _reply())
     schema = fastavro.parse_schema(json.loads(wire.writer_schema(wire.schema_id_of(framed))))
-    import io
-
     record = fastavro.schemaless_reader(io.BytesIO(framed[5:]), schema, None)
     assert record["status"] == "settled"
 
