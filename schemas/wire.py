@@ -14,6 +14,7 @@ import json
 import struct
 from collections.abc import Callable
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from fastavro.types import Schema as FastavroSchema
 from schemas.errors import Poisoned
 
 try:
-    from schemas import fast as _fast
+    _fast: Any = import_module("schemas.fast")
 except ImportError:  # built without a C compiler
     _fast = None
 
