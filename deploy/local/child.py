@@ -52,9 +52,13 @@ class Identity:
 
 @dataclass(slots=True)
 class Child:
-    """Starts, signals and ends the process of one command; a new start is a new process."""
+    """Starts, signals and ends the process of one command; a new start is a new process.
+
+    A detached one has no death signal: it outlives us, and whoever started it must find it again.
+    """
 
     command: Command
+    detached: bool = False
     process: subprocess.Popen[bytes] | None = None
     identity: Identity | None = None
     started_at: float = field(default=0.0)
@@ -76,6 +80,10 @@ class Child:
     def running(self) -> bool:
         """False before the first start and after the process ended (which this also reaps)."""
         return self.process is not None and self.process.poll() is None
+
+    def exit_code(self) -> int | None:
+        """How it ended: its exit code, minus the signal that ended it, or None while it runs."""
+        return None if self.process is None else self.process.poll()
 
     def send(self, sig: signal.Signals) -> None:
         """Signal the process if it runs."""
@@ -101,6 +109,7 @@ class Child:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         command = self.command
+        last_wish = None if self.detached else _die_with_parent(command.death_signal)
         with command.log.open("ab") as log:
             return subprocess.Popen(
                 command.argv,
@@ -113,7 +122,7 @@ class Child:
                 user=command.user[0] if command.user else None,
                 group=command.user[1] if command.user else None,
                 extra_groups=[] if command.user else None,
-                preexec_fn=_die_with_parent(command.death_signal),  # noqa: PLW1509 (two calls)
+                preexec_fn=last_wish,  # noqa: PLW1509 (two calls into the kernel)
             )
 
 
@@ -129,18 +138,18 @@ def identify(pid: int) -> Identity | None:
     return Identity(pid, int(fields[19]))
 
 
-def end(identity: Identity, sig: signal.Signals, within_s: float) -> None:
-    """End a process we did not start ourselves: signal it, wait, then kill. Safe if it is gone."""
+def end(identity: Identity, sig: signal.Signals, within_s: float) -> bool:
+    """End a process we did not start ourselves: signal it, wait, then kill. False if it is gone."""
+    if identify(identity.pid) != identity:
+        return False
     for attempt in (sig, signal.SIGKILL):
-        if identify(identity.pid) != identity:
-            return
         try:
             os.kill(identity.pid, attempt)
             os.kill(identity.pid, signal.SIGCONT)
         except ProcessLookupError:
-            return
+            return True
         if wait_for(lambda: identify(identity.pid) != identity, within_s):
-            return
+            return True
     raise TimeoutError(f"process {identity.pid} survived SIGKILL: it hangs in the kernel")
 
 
