@@ -1,0 +1,1 @@
+"""Topic to topic (engine and its tasks) and topic to table (lake, views)."""
