@@ -1,0 +1,199 @@
+"""One batch, from fetched records to effects: log time, decoding, the handler, dead letters.
+
+Pure. Invariants: every record of the batch is either handled once or dead-lettered once; what a
+raising handler did leaves no trace. A record is found poisoned by handing the batch out in
+halves, so the handler must give the same result however the batch is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import structlog
+
+from schemas.errors import Corrupt, Fenced, Poisoned, Unavailable
+from streams.engine import keys
+from streams.engine.context import Context
+from streams.engine.position import Position
+from streams.engine.task import OnPoison, Record, Task, Timer, dead_letter_topic
+
+REASON_BYTES_MAX: Final = 1_000
+
+
+class Fetched(Protocol):
+    """What a Kafka client hands over of a record; `timestamp` in milliseconds."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a batch came to; its effects are in the context, sealed."""
+
+    position: Position
+    dead: int = 0
+
+
+Refused = Collection[tuple[str, int]]
+
+
+class Batches:
+    """Turns fetched records of one partition into effects, batch after batch."""
+
+    def __init__(self, task: Task, context: Context) -> None:
+        self._task = task
+        self._context = context
+        self._decoders = {each.topic: each.decode for each in task.inputs}
+        self._timers_topic = task.timers_topic if task.timers else None
+
+    def apply(
+        self, fetched: Sequence[Fetched], position: Position, refused: Refused = ()
+    ) -> Outcome:
+        """Handle records in their order. `refused` names (topic, offset) that must not be
+        handled.
+
+        Raises Corrupt, Fenced, Unavailable as the handler did, and Corrupt for a poisoned record
+        of a task that stops at one.
+        """
+        records, poisoned, after = self._records(fetched, position)
+        dead = 0
+        for index, record in enumerate(records):
+            if (record.topic, record.offset) in refused:
+                poisoned[index] = "what it causes is refused by the broker"
+        if poisoned:
+            for index, reason in poisoned.items():
+                self._bury(records[index], reason)
+            dead = len(poisoned)
+            self._context.seal()
+            records = [each for index, each in enumerate(records) if index not in poisoned]
+        if records:
+            dead += self._handle(records)
+        return Outcome(after, dead)
+
+    def _records(
+        self, fetched: Sequence[Fetched], position: Position
+    ) -> tuple[list[Record], dict[int, str], Position]:
+        log_time = position.log_time_us
+        offsets = dict(position.offsets)
+        decoders, timers_topic = self._decoders, self._timers_topic
+        partition = self._context.partition
+        records: list[Record] = []
+        poisoned: dict[int, str] = {}
+        for raw in fetched:
+            topic, value, event = raw.topic, raw.value, None
+            assert raw.offset >= offsets.get(topic, 0), f"{topic}: offset {raw.offset} seen twice"
+            offsets[topic] = raw.offset + 1
+            at_us = raw.timestamp * 1000
+            log_time = max(log_time, at_us)
+            if topic == timers_topic:
+                record = _fired(raw, partition, log_time)
+                log_time = record.at_us
+                records.append(record)
+                continue
+            decode = decoders[topic]
+            if decode is not None:
+                try:
+                    event = _decoded(decode, value)
+                except Exception as error:  # noqa: BLE001  a decoder may raise anything on bad bytes
+                    poisoned[len(records)] = _reason(error)
+            records.append(
+                Record(
+                    topic,
+                    partition,
+                    raw.offset,
+                    raw.key,
+                    value,
+                    tuple(raw.headers),
+                    log_time,
+                    event,
+                )
+            )
+        return records, poisoned, Position(offsets, log_time)
+
+    def _handle(self, records: list[Record]) -> int:
+        context = self._context
+        try:
+            self._task.handle(context, records)
+            context.seal()
+        except (Corrupt, Fenced, Unavailable):
+            raise
+        except AssertionError as error:
+            raise Corrupt(f"task {self._task.name}: an assertion failed: {error}") from error
+        except Exception as error:  # noqa: BLE001  the boundary to code that is not the engine's
+            context.drop()
+            if len(records) == 1:
+                self._poisoned(records[0], error)
+                return 1
+            return self._halves(records)
+        return 0
+
+    def _halves(self, records: list[Record]) -> int:
+        middle = len(records) // 2
+        dead = 0
+        for part in (records[:middle], records[middle:]):
+            dead += self._handle(part)
+        return dead
+
+    def _poisoned(self, record: Record, error: Exception) -> None:
+        if self._task.on_poison is OnPoison.STOP:
+            where = f"{record.topic}[{record.partition}]@{record.offset}"
+            raise Corrupt(f"task {self._task.name} stops at {where}: {_reason(error)}") from error
+        self._bury(record, _reason(error))
+        self._context.seal()
+
+    def _bury(self, record: Record, reason: str) -> None:
+        if self._task.on_poison is OnPoison.STOP:
+            where = f"{record.topic}[{record.partition}]@{record.offset}"
+            raise Corrupt(f"task {self._task.name} stops at {where}: {reason}")
+        structlog.get_logger().warning(
+            "record_dead_lettered",
+            task=self._task.name,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            reason=reason,
+        )
+        headers = (
+            *record.headers,
+            ("dlq.task", self._task.name.encode()),
+            ("dlq.topic", record.topic.encode()),
+            ("dlq.partition", b"%d" % record.partition),
+            ("dlq.offset", b"%d" % record.offset),
+            ("dlq.reason", reason.encode()),
+        )
+        out = (record.key, record.value, headers)
+        self._context.send(dead_letter_topic(record.topic), record.partition, out)
+
+
+def _decoded(decode: Any, value: bytes | None) -> Any:
+    if value is None:
+        raise Poisoned("the record has no value")
+    return decode(value)
+
+
+def _fired(raw: Fetched, partition: int, log_time: int) -> Record:
+    """Read a record of the timers topic; only the engine writes there."""
+    assert raw.key is not None, f"{raw.topic}@{raw.offset} has no key"
+    assert raw.value is not None, f"{raw.topic}@{raw.offset} has no value"
+    due_us, payload = keys.time_of(raw.value), keys.after_time(raw.value)
+    timer = Timer(keys.slot_of(raw.key), raw.key[2:], due_us, payload)
+    at_us = max(log_time, due_us)
+    return Record(raw.topic, partition, raw.offset, timer.key, payload, (), at_us, None, timer)
+
+
+def _reason(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}"
+    return text.encode("utf-8", "replace")[:REASON_BYTES_MAX].decode("utf-8", "ignore")

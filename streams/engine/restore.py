@@ -1,0 +1,130 @@
+"""Brings a partition's store to what its changelog has committed.
+
+Reads `read_committed` up to the last stable offset, never to the high watermark: commit markers
+take offsets. A store that is of this cluster and young enough needs the tail alone; any other is
+emptied and rebuilt. Called by the owner of the partition's transactional id, so nobody else
+writes the changelog meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiokafka
+from aiokafka import TopicPartition, errors
+
+from streams.engine.crash import CrashPoint
+from streams.engine.outbox import raise_translated
+from streams.engine.settings import EngineSettings
+from streams.engine.store import Mark, Store, usable
+
+POLL_MS: Final = 250
+FETCH_BYTES: Final = 8 * 1024 * 1024
+
+Progress = Callable[[int, int], None]
+"""Called with the offset reached and the one to reach."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a restore did; `rebuilt` when it began from nothing."""
+
+    records: int
+    rebuilt: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a state comes from: the changelog's partition, and the cluster that it is of."""
+
+    changelog: TopicPartition
+    cluster: str
+
+
+async def restore(
+    store: Store,
+    source: Source,
+    settings: EngineSettings,
+    crash: CrashPoint,
+    progress: Progress,
+) -> Restored:
+    """Apply what the store lacks. Raises Unavailable when the broker stops answering."""
+    began = time.perf_counter()
+    changelog = source.changelog
+    consumer = aiokafka.AIOKafkaConsumer(
+        bootstrap_servers=settings.bootstrap,
+        client_id=f"{settings.worker}-restore",
+        group_id=None,
+        isolation_level="read_committed",
+        auto_offset_reset="none",
+        max_partition_fetch_bytes=FETCH_BYTES,
+        fetch_max_wait_ms=50,
+        request_timeout_ms=int(settings.broker_within_s * 1000),
+    )
+    try:
+        async with asyncio.timeout(settings.broker_within_s):
+            await consumer.start()
+            consumer.assign([changelog])
+            first = (await consumer.beginning_offsets([changelog]))[changelog]
+            end = (await consumer.end_offsets([changelog]))[changelog]
+        start, rebuilt = _start(store, source.cluster, first, end)
+        consumer.seek(changelog, start)
+        pour = _Pour(consumer, source, store, settings, crash, progress)
+        records = await pour.until(start, end)
+    except (errors.KafkaError, TimeoutError, OSError) as error:
+        raise_translated(error)
+    finally:
+        with contextlib.suppress(TimeoutError, errors.KafkaError):
+            async with asyncio.timeout(1.0):
+                await consumer.stop()
+    return Restored(records, rebuilt, time.perf_counter() - began)
+
+
+def _start(store: Store, cluster: str, first: int, end: int) -> tuple[int, bool]:
+    mark = store.mark()
+    if usable(mark, cluster, end):
+        assert mark is not None, "only an existing mark is usable"
+        if mark.next_offset >= first:
+            return mark.next_offset, False
+    store.wipe()
+    return first, True
+
+
+@dataclass(slots=True)
+class _Pour:
+    consumer: Any
+    source: Source
+    store: Store
+    settings: EngineSettings
+    crash: CrashPoint
+    progress: Progress
+
+    async def until(self, start: int, end: int) -> int:
+        """Apply records from `start` to before `end`; returns how many."""
+        reached, applied = start, 0
+        # The marker of the last commit alone is no reason to wait for a fetch.
+        while reached < end - 1:
+            async with asyncio.timeout(self.settings.broker_within_s):
+                reached, records = await self._next(reached)
+            if records:
+                changes = {record.key: record.value for record in records}
+                self.store.write(changes, Mark(self.source.cluster, reached, time.time()))
+                applied += len(records)
+                self.crash.at("in_restore")
+            self.progress(reached, end)
+        self.progress(end, end)
+        return applied
+
+    async def _next(self, reached: int) -> tuple[int, list[Any]]:
+        """Return the offset reached and what came; waits until the offset moves."""
+        while True:
+            fetched = await self.consumer.getmany(self.source.changelog, timeout_ms=POLL_MS)
+            now = await self.consumer.position(self.source.changelog)
+            if now > reached:
+                return now, fetched.get(self.source.changelog, [])

@@ -1,0 +1,185 @@
+"""One partition's state on this machine's disk: a RocksDB that the changelog can always rebuild.
+
+A write is one WriteBatch of state, positions and changelog mark, so the store is at every instant
+as of one committed batch. The log ahead of it (WAL) is written but not synced: a killed process
+finds all of it again, a machine that lost power finds an older batch, and the changelog's tail
+brings it forward. Nothing is written here that the changelog has not committed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import rocksdict
+
+from streams.engine import keys
+from streams.engine.position import Position, decode_position
+
+MEBIBYTE: Final = 1024 * 1024
+FORMAT: Final = 1
+
+AGE_MAX_S: Final = 12 * 3600
+"""An older store is discarded: compaction may have dropped tombstones (kept a day) that it has
+not seen.
+"""
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """How far a store is in its changelog; `next_offset` is the first one it has not applied."""
+
+    cluster: str
+    next_offset: int
+    written_at_s: float
+    format: int = FORMAT
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """Bounds of memory. The block cache is one for all stores, memtables are per store."""
+
+    cache_bytes: int = 64 * MEBIBYTE
+    memtable_bytes: int = 16 * MEBIBYTE
+    memtables: int = 3
+
+
+class Disk:
+    """Where the stores of one process live, and the memory that they share."""
+
+    def __init__(self, folder: Path, limits: StoreLimits | None = None) -> None:
+        self._folder = folder
+        self._limits = limits or StoreLimits()
+        self._cache = rocksdict.Cache(self._limits.cache_bytes)
+
+    def open(self, task: str, partition: int) -> Store:
+        """Open the store of a partition; it must not be open."""
+        path = self._folder / task / str(partition)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Store(path, self._options())
+
+    def _options(self) -> Any:
+        table = rocksdict.BlockBasedOptions()
+        table.set_block_cache(self._cache)
+        table.set_bloom_filter(10, block_based=False)
+        table.set_cache_index_and_filter_blocks(True)
+        table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+        table.set_format_version(5)
+        table.set_block_size(8 * 1024)
+        options = rocksdict.Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_block_based_table_factory(table)
+        options.set_write_buffer_size(self._limits.memtable_bytes)
+        options.set_max_write_buffer_number(self._limits.memtables)
+        options.set_compression_type(rocksdict.DBCompressionType.lz4())
+        options.set_max_background_jobs(2)
+        options.set_max_open_files(256)
+        options.set_keep_log_file_num(2)
+        options.set_wal_recovery_mode(rocksdict.DBRecoveryMode.point_in_time())
+        return options
+
+
+class Store:
+    """The state of one partition. All methods block for microseconds, `flush` and `wipe` longer."""
+
+    def __init__(self, path: Path, options: Any) -> None:
+        self._path = path
+        self._options = options
+        self._db: Any = rocksdict.Rdict(str(path), options)
+        self.get = self._db.get
+
+    def write(
+        self,
+        changes: Mapping[bytes, bytes | None],
+        mark: Mark,
+        removed: Iterable[bytes] = (),
+    ) -> None:
+        """Apply what the changelog has committed, up to `mark`; `removed` are local keys to take
+        away.
+        """
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        put, delete = batch.put, batch.delete
+        for key, value in changes.items():
+            if value is None:
+                delete(key)
+            else:
+                put(key, value)
+                if keys.is_timer(key):
+                    put(keys.due_entry(key, value), b"")
+        for key in removed:
+            delete(key)
+        put(keys.LOCAL_MARK, msgspec.json.encode(mark))
+        self._db.write(batch)
+
+    def mark(self) -> Mark | None:
+        """How far it is; None when it has nothing that can be used."""
+        raw = self.get(keys.LOCAL_MARK)
+        return None if raw is None else msgspec.json.decode(raw, type=Mark)
+
+    def position(self) -> Position | None:
+        """The offsets and log time of the last batch applied."""
+        raw = self.get(keys.POSITION)
+        return None if raw is None else decode_position(raw)
+
+    def due(self, now_us: int, limit: int, after: bytes) -> Iterator[bytes]:
+        """Walk due-order entries from `after` to those due by `now_us`, at most `limit`."""
+        end = keys.due_limit(now_us)
+        for count, entry in enumerate(self._db.keys(from_key=after)):
+            if entry >= end or count == limit:
+                return
+            yield entry
+
+    def first_due(self, after: bytes = keys.DUE) -> int | None:
+        """When the first timer from `after` on is due."""
+        for entry in self._db.keys(from_key=after):
+            return keys.due_of(entry) if entry.startswith(keys.DUE) else None
+        return None
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Walk the state that the changelog also has, in key order."""
+        for key, value in self._db.items():
+            if not key.startswith((keys.LOCAL, keys.DUE)):
+                yield key, value
+
+    def size_bytes(self) -> int:
+        """About how large it is, on disk and in memory."""
+        names = ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables")
+        return sum(self._db.property_int_value(name) or 0 for name in names)
+
+    def entries(self) -> int:
+        """About how many keys it has."""
+        return self._db.property_int_value("rocksdb.estimate-num-keys") or 0
+
+    def wipe(self) -> None:
+        """Empty it."""
+        self.get = _closed
+        self._db.close()
+        shutil.rmtree(self._path)
+        self._db = rocksdict.Rdict(str(self._path), self._options)
+        self.get = self._db.get
+
+    def close(self) -> None:
+        """Flush and close; another Store may open the folder then."""
+        self.get = _closed
+        self._db.flush()
+        self._db.close()
+
+
+def usable(mark: Mark | None, cluster: str, log_end: int, now_s: float | None = None) -> bool:
+    """Tell whether a store can be brought forward, or must be rebuilt."""
+    now = time.time() if now_s is None else now_s
+    return (
+        mark is not None
+        and mark.format == FORMAT
+        and mark.cluster == cluster
+        and mark.next_offset <= log_end
+        and now - mark.written_at_s < AGE_MAX_S
+    )
+
+
+def _closed(_key: bytes) -> bytes | None:
+    raise RuntimeError("the store is closed")
