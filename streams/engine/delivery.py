@@ -72,7 +72,7 @@ class Delivery(mode.Service):  # type: ignore[misc]
         try:
             await consumer.start()
             count = await check_topics(consumer, self._task, settings.start_within_s)
-            self._group = Group(await cluster_id(consumer), count)
+            self._group = Group(await cluster_id(consumer), count, consumer, self._changed)
         except (errors.KafkaError, TimeoutError, OSError) as error:
             raise_translated(error)
         consumer.subscribe(list(self._task.topics), listener=_Listener(self))
@@ -143,11 +143,16 @@ class Delivery(mode.Service):  # type: ignore[misc]
             if topics != set(self._task.topics):
                 raise Corrupt(f"partition {number} of {self._task.name} is shared: {topics}")
             assert self._group is not None, "topics are checked before the group is joined"
-            partition = Partition(self._task, number, self._group, self._consumer, self._shared)
+            partition = Partition(self._task, number, self._group, self._shared)
             self._partitions[number] = partition
             run = asyncio.create_task(partition.run(), name=f"{self._task.name}-{number}")
             run.add_done_callback(self._ended)
             self._runs[number] = run
+        self._changed()
+
+    def _changed(self) -> None:
+        serving = self._joined and all(each.running for each in self._partitions.values())
+        self._shared.readiness.tell(self._task.name, serving=serving)
 
     def _ended(self, run: asyncio.Task[None]) -> None:
         error = None if run.cancelled() else run.exception()

@@ -193,7 +193,7 @@ class Outbox:
         return acknowledged
 
     async def _abort(self, error: BaseException) -> None:
-        """Take the transaction back where that still can be done, so that no reader waits for it."""
+        """Take the transaction back where that still can be done, so that no reader waits."""
         if isinstance(error, _FENCED):
             return
         with contextlib.suppress(TimeoutError, errors.KafkaError, AssertionError):

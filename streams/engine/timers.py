@@ -10,14 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
 from streams.engine import keys
 from streams.engine.context import Context
 from streams.engine.task import Task
-
-FIRE_MAX: Final = 1_000
-"""Timers that fire in one transaction at most."""
 
 
 @dataclass(frozen=True, slots=True)

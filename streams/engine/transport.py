@@ -19,6 +19,7 @@ from streams.engine.crash import CrashPoint
 from streams.engine.delivery import Delivery
 from streams.engine.pace import Pace
 from streams.engine.partition import Shared
+from streams.engine.readiness import Readiness
 from streams.engine.settings import EngineSettings
 from streams.engine.store import Disk
 from streams.engine.task import Task
@@ -31,12 +32,14 @@ class Transport(driver.Transport):  # type: ignore[misc]
 
     def create_deliveries(self, app: App) -> list[Delivery]:
         """Return one service per task."""
-        engine = app.engine
+        engine, readiness = app.engine, Readiness()
+        readiness.expect(task.name for task in app.tasks)
         shared = Shared(
             settings=engine,
             disk=Disk(engine.state_dir, engine.limits),
             pace=Pace(engine.commit_interval_ms / 1000),
             crash=CrashPoint.parse(engine.crash_point),
+            readiness=readiness,
         )
         return [Delivery(task, shared, beacon=app.beacon, loop=app.loop) for task in app.tasks]
 
