@@ -1,6 +1,7 @@
 # `make` prints the targets. Everything runs from .venv, made on first use exactly as locked.
 HEADRACE := .venv/bin/headrace
 READY := .venv/.ready
+PACKAGES := schemas gateways streams ledger_writer deploy loadtest
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,7 +46,7 @@ drills: $(READY) ## run every fault drill on real processes (SEED repeats one)
 	@$(HEADRACE) drill
 
 lint: $(READY) ## ruff and mypy
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy .
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy $(PACKAGES)
 
 lock: $(READY) ## resolve the dependencies of pyproject.toml into requirements.lock again
 	@.venv/bin/python -m pip install --quiet --require-hashes -r deploy/bootstrap.lock

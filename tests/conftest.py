@@ -22,9 +22,10 @@ from deploy.local import blocking
 from deploy.local.admin import connected, ensure_topics
 from deploy.local.child import identify
 from deploy.local.credentials import load_or_create
-from deploy.local.databases import DATABASES, SUPERUSER, create_database
+from deploy.local.databases import create_database
 from deploy.local.kafka import Kafka
 from deploy.local.postgres import Postgres
+from deploy.local.roles import DATABASES, SUPERUSER
 from schemas.topics import TOPICS
 
 if TYPE_CHECKING:

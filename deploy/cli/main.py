@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from deploy.cli import load, stack
 from deploy.local.control import ControlError
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     arguments.rest = rest
     try:
-        settings = settings_from(os.environ, PROJECT)
+        settings = settings_from(os.environ, PROJECT, Path.cwd())
         os.environ["HEADRACE_HOME"] = str(settings.home)
         return _call(arguments, settings)
     except (SettingError, ControlError, ServerError, FetchError) as error:

@@ -15,7 +15,7 @@ from deploy.local import control
 from deploy.local.home import Home
 from deploy.local.stackfile import read_record, read_stack
 from deploy.local.status import Lag, lags, process_rows, table
-from deploy.local.units import service_ready
+from deploy.local.units import serves
 
 if TYPE_CHECKING:
     import argparse
@@ -64,7 +64,7 @@ def _status(settings: Settings, arguments: argparse.Namespace) -> int:
         return 1
     ready = {process["name"]: True for process in stack["servers"]}
     for process in stack["processes"]:
-        ready[process["name"]] = service_ready(process["metrics_url"], None)
+        ready[process["name"]] = serves(process["metrics_url"], None)
     behind = asyncio.run(_lags(stack["kafka"]))
     if arguments.json:
         print(json.dumps(_public(stack, ready, behind)))

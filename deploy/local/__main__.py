@@ -12,4 +12,4 @@ from deploy.local.stack import run
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    sys.exit(asyncio.run(run(settings_from(os.environ, PROJECT))))
+    sys.exit(asyncio.run(run(settings_from(os.environ, PROJECT, PROJECT))))

@@ -14,7 +14,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deploy.local.databases import ROLES, SUPERUSER
+from deploy.local.roles import ROLES, SUPERUSER
 
 if TYPE_CHECKING:
     from pathlib import Path

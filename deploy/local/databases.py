@@ -6,39 +6,14 @@ Tables and their grants come from each service's own migrations, run as the owne
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
 import asyncpg
 
-SUPERUSER: Final = "postgres"
-DATABASES: Final[dict[str, tuple[str, ...]]] = {
-    "ledger": ("ledger_owner", "ledger_writer", "ledger_reader"),
-    "views": ("views_owner", "views_reader"),
-    "lake": ("lake_owner",),
-}
-"""Each database with its roles; the first owns it."""
-ROLES: Final = tuple(role for roles in DATABASES.values() for role in roles)
+from deploy.local.roles import DATABASES, ROLES, SUPERUSER
 
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a Postgres server listens and its roles' passwords."""
-
-    host: str
-    port: int
-    passwords: dict[str, str]
-
-    def dsn(self, role: str, database: str) -> str:
-        """A connection URL; it holds the password."""
-        password = quote(self.passwords[role], safe="")
-        return f"postgresql://{role}:{password}@{self.host}:{self.port}/{database}"
-
-
-def database_of(role: str) -> str:
-    """The one database this role may connect to."""
-    return next(name for name, roles in DATABASES.items() if role in roles)
+if TYPE_CHECKING:
+    from deploy.local.roles import Address
 
 
 async def ensure_databases(address: Address) -> None:

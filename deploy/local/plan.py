@@ -36,7 +36,7 @@ class Addresses:
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class Worker:
     """One process of ours: `python -m module` with these variables on top of the environment."""
 
     name: str
@@ -59,11 +59,11 @@ def worker_names(settings: Settings) -> dict[str, list[str]]:
     return {role: [f"{role}-{n}" for n in range(count)] for role, count in counts.items()}
 
 
-def services(settings: Settings, home: Home, addresses: Addresses) -> list[Service]:
+def workers(settings: Settings, home: Home, addresses: Addresses) -> list[Worker]:
     """Every service, in the order of starting."""
     context = (settings, home, addresses)
     return [
-        _service(context, role, name, index)
+        _worker(context, role, name, index)
         for role, names in worker_names(settings).items()
         for index, name in enumerate(names)
     ]
@@ -78,9 +78,7 @@ def migration_variables(settings: Settings, addresses: Addresses, module: str) -
     }
 
 
-def _service(
-    context: tuple[Settings, Home, Addresses], role: str, name: str, index: int
-) -> Service:
+def _worker(context: tuple[Settings, Home, Addresses], role: str, name: str, index: int) -> Worker:
     settings, home, addresses = context
     port = addresses.metrics[name]
     common = {
@@ -92,7 +90,7 @@ def _service(
     ready_url = None
     if role == "gateway":
         ready_url = f"http://{_HOST}:{addresses.gateways[name]}/readyz"
-    return Service(
+    return Worker(
         name=name,
         role=role,
         module=_MODULES.get(role, role),

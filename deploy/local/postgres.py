@@ -21,10 +21,11 @@ import asyncpg
 
 from deploy.local import blocking
 from deploy.local.child import Command, wait_for
-from deploy.local.databases import SUPERUSER, Address, ensure_databases
+from deploy.local.databases import ensure_databases
 from deploy.local.ports import LOOPBACK, accepts, free_port
+from deploy.local.roles import SUPERUSER, Address
 from deploy.local.server import Server, ServerError
-from deploy.local.serveruser import User, data_folder, give, reachable_programs, server_user
+from deploy.local.serveruser import User, give, place_for, reachable_programs, server_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,7 +102,7 @@ class PostgresRecipe:
         """Find the server, initialise its data once, write the settings; what to run."""
         user = server_user()
         programs = reachable_programs(find_programs(), user)
-        data = data_folder(self.folder, user) / "data"
+        data = place_for(self.folder, user) / "data"
         if not (data / "PG_VERSION").exists():
             _initialise(programs, data, user, self.passwords[SUPERUSER])
         self.port = self.port or free_port()

@@ -52,7 +52,7 @@ def can_enter(user: User, folder: Path) -> bool:
     return all(_may_enter(user, part) for part in (path, *path.parents))
 
 
-def data_folder(folder: Path, user: User | None) -> Path:
+def place_for(folder: Path, user: User | None) -> Path:
     """Where the server's data goes: `folder`, or a place elsewhere that the user can enter."""
     folder.mkdir(parents=True, exist_ok=True)
     if user is None or (can_enter(user, folder) and not (folder / _NOTE).exists()):

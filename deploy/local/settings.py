@@ -6,14 +6,14 @@ A piece whose address is given runs elsewhere and is not started.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from deploy.local.databases import DATABASES
+from deploy.local.roles import DATABASES
 from schemas.environment import SettingError, read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 DSN_OF_ROLE: Final = {
     "ledger_writer": "HEADRACE_LEDGER_DSN",
@@ -62,11 +62,13 @@ class Settings:
         return tuple(name for name, role in _MAIN_ROLES.items() if role not in self.dsns)
 
 
-def settings_from(env: Mapping[str, str], project: Path) -> Settings:
-    """Build the settings; an unknown or malformed HEADRACE_ variable is an error."""
+def settings_from(env: Mapping[str, str], project: Path, here: Path) -> Settings:
+    """Build the settings; an unknown or malformed HEADRACE_ variable is an error.
+
+    A path that is given is relative to `here`; the defaults lie in the project's folder.
+    """
     counts = read(
         env,
-        "HEADRACE_HOME",
         "HEADRACE_CACHE",
         "HEADRACE_JAVA",
         "HEADRACE_PARTITIONS",
@@ -75,11 +77,9 @@ def settings_from(env: Mapping[str, str], project: Path) -> Settings:
         "HEADRACE_LEDGER_WRITERS",
         "HEADRACE_GATEWAY_PORT",
     )
-    home = (project / Path(counts["home"]).expanduser()).resolve()
-    cache = Path(counts["cache"]).expanduser() if counts["cache"] else Path(".headrace/cache")
     return Settings(
-        home=home,
-        cache=(project / cache).resolve(),
+        home=here / env["HEADRACE_HOME"] if env.get("HEADRACE_HOME") else project / ".headrace",
+        cache=here / counts["cache"] if counts["cache"] else project / ".headrace" / "cache",
         java=counts["java"] or None,
         kafka=env.get("HEADRACE_KAFKA") or None,
         partitions=counts["partitions"],

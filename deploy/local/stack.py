@@ -18,24 +18,24 @@ from deploy.local.admin import TopicError, ensure_topics
 from deploy.local.child import Child, Command, wait_for
 from deploy.local.credentials import Credentials, api_keys, load_or_create, webhook_sources
 from deploy.local.credentials import write_private as write_json
-from deploy.local.databases import ROLES, database_of
 from deploy.local.home import PROJECT, Home
 from deploy.local.jars import FetchError
 from deploy.local.kafka import KafkaRecipe
 from deploy.local.plan import (
     MIGRATIONS,
     Addresses,
-    Service,
+    Worker,
     migration_variables,
-    services,
     worker_names,
+    workers,
 )
 from deploy.local.ports import free_port
 from deploy.local.postgres import PostgresRecipe
+from deploy.local.roles import ROLES, database_of
 from deploy.local.server import Recipe, ServerError
 from deploy.local.stackfile import describe
 from deploy.local.supervisor import StartError, Supervisor
-from deploy.local.units import Stage, Unit, service_ready
+from deploy.local.units import Stage, Unit, serves
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,7 @@ async def _bring_up(settings: Settings, home: Home, supervisor: Supervisor) -> N
     await asyncio.gather(*(_migrate(settings, home, addresses, module) for module in MIGRATIONS))
     print("tables are up to date")
     await supervisor.start(
-        _unit(settings, home, service) for service in services(settings, home, addresses)
+        _unit(settings, home, worker) for worker in workers(settings, home, addresses)
     )
     supervisor.publish(describe(settings, addresses, credentials))
 
@@ -121,20 +121,20 @@ def _addresses(
     return Addresses(bootstrap, dsns, warehouse, gateways, metrics)
 
 
-def _unit(settings: Settings, home: Home, service: Service) -> Unit:
+def _unit(settings: Settings, home: Home, worker: Worker) -> Unit:
     command = Command(
-        name=service.name,
-        argv=(sys.executable, "-m", service.module),
-        log=home.log(service.name),
-        env=settings.environment | service.variables,
+        name=worker.name,
+        argv=(sys.executable, "-m", worker.module),
+        log=home.log(worker.name),
+        env=settings.environment | worker.variables,
         cwd=PROJECT,
     )
     return Unit(
-        role=service.role,
-        stage=Stage.EDGE if service.role == "gateway" else Stage.SERVICE,
+        role=worker.role,
+        stage=Stage.EDGE if worker.role == "gateway" else Stage.SERVICE,
         child=Child(command),
-        is_ready=partial(service_ready, service.metrics_url, service.ready_url),
-        metrics_url=service.metrics_url,
+        is_ready=partial(serves, worker.metrics_url, worker.ready_url),
+        metrics_url=worker.metrics_url,
     )
 
 

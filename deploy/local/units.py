@@ -55,7 +55,7 @@ class Unit:
         )
 
 
-def service_ready(metrics_url: str, ready_url: str | None) -> bool:
+def serves(metrics_url: str, ready_url: str | None) -> bool:
     """True if the process says that it serves, and its edge says so too if it has one."""
     if ready_url is not None and fetch(ready_url) is None:
         return False

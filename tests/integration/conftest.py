@@ -21,7 +21,7 @@ from deploy.local.child import Child, wait_for
 from deploy.local.home import PROJECT, Home
 from deploy.local.settings import settings_from
 from deploy.local.stackfile import read_stack
-from deploy.local.units import service_ready
+from deploy.local.units import serves
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ class Stack:
 
     def start(self) -> None:
         """Start it; it ends with this test process, however that ends."""
-        settings = settings_from(_bare_environment() | self.variables, PROJECT)
+        settings = settings_from(_bare_environment() | self.variables, PROJECT, PROJECT)
         self.supervisor = control.up(settings, self.variables, io.StringIO(), detached=False)
 
     def stop(self) -> None:
@@ -151,7 +151,7 @@ class Stack:
         return [
             f"{entry['name']} ({entry['log']})"
             for entry in self.file["processes"]
-            if not service_ready(
+            if not serves(
                 entry["metrics_url"],
                 f"{self.url}/readyz" if entry["name"] == "gateway-0" else None,
             )
