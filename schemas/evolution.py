@@ -8,7 +8,6 @@ rewrites history, it appends to it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import avro.schema
 from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
 
+from schemas.codegen import fingerprint
 from schemas.topics import TOPICS
 from schemas.wire import AVRO_DIR
 
@@ -139,9 +139,7 @@ def _lock(avro_dir: Path) -> dict[str, Any]:
 
 
 def _sha256(text: str) -> str:
-    """Hash the schema's content, not its layout."""
-    canonical = json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return fingerprint(json.loads(text))
 
 
 if __name__ == "__main__":

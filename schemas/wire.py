@@ -32,8 +32,6 @@ Record = dict[str, Any]
 
 AVRO_DIR: Final = Path(__file__).parent / "avro"
 FRAME_BYTES: Final = 5
-_ENCODERS: Final[dict[str, Callable[[bytes, Record], bytes]]] = _fast.ENCODERS if _fast else {}
-_DECODERS: Final[dict[str, Callable[[bytes, int], Record]]] = _fast.DECODERS if _fast else {}
 _FRAME: Final = struct.Struct(">BI")
 _DECODE_ERRORS: Final = (
     EOFError,
@@ -46,6 +44,17 @@ _DECODE_ERRORS: Final = (
     struct.error,
     fastavro.read.SchemaResolutionError,
 )
+
+
+@cache
+def compiled_topics() -> frozenset[str]:
+    """Name the topics whose compiled codec is here and is that of today's schema."""
+    prints: dict[str, str] = _fast.FINGERPRINTS if _fast else {}
+    return frozenset(
+        topic
+        for topic, fingerprint in prints.items()
+        if lock()[f"{topic}-value"][-1]["sha256"] == fingerprint
+    )
 
 
 @cache
@@ -94,8 +103,8 @@ def encoder(topic: str, *, compiled: bool = True) -> Callable[[Record], bytes]:
     `compiled=False` asks for fastavro's; both give the same bytes.
     """
     frame = _FRAME.pack(0, schema_id(topic))
-    if compiled and topic in _ENCODERS:
-        return partial(_ENCODERS[topic], frame)
+    if compiled and topic in compiled_topics():
+        return partial(_fast.ENCODERS[topic], frame)
     parsed = _parsed(schema_id(topic))
     write = fastavro.schemaless_writer
 
@@ -112,7 +121,9 @@ def encoder(topic: str, *, compiled: bool = True) -> Callable[[Record], bytes]:
 def decoder(topic: str, *, compiled: bool = True) -> Callable[[bytes], Record]:
     """Return the function that decodes framed records of `topic`; it raises Poisoned."""
     today = _FRAME.pack(0, schema_id(topic))
-    fast = _DECODERS.get(topic) if compiled else None
+    fast: Callable[[bytes, int], Record] | None = None
+    if compiled and topic in compiled_topics():
+        fast = _fast.DECODERS[topic]
     slow = _resolving_decoder(topic)
 
     def decode_record(data: bytes) -> Record:
@@ -149,11 +160,6 @@ def _resolving_decoder(topic: str) -> Callable[[bytes], Record]:
         return record
 
     return decode_record
-
-
-def compiled_topics() -> frozenset[str]:
-    """Name the topics whose compiled codecs are here; empty where no compiler was."""
-    return frozenset(_ENCODERS)
 
 
 def encode(topic: str, record: Record) -> bytes:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import shutil
+from types import SimpleNamespace
 
 import fastavro
 import pytest
@@ -14,6 +15,7 @@ from schemas import codegen, evolution, wire
 from schemas.errors import Poisoned
 from schemas.topics import TOPICS
 
+FEW = settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 DECODED = sorted(name for name, topic in TOPICS.items() if topic.subject)
 
 
@@ -106,7 +108,7 @@ CODECS = [False, True] if wire.compiled_topics() else [False]
 
 @pytest.mark.parametrize("compiled", CODECS)
 @pytest.mark.parametrize("topic", DECODED)
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@FEW
 @given(data=st.data())
 def test_what_is_encoded_is_what_is_decoded(topic, compiled, data):
     schema = json.loads((wire.AVRO_DIR / f"{topic}.avsc").read_text())
@@ -120,6 +122,7 @@ def test_what_is_encoded_is_what_is_decoded(topic, compiled, data):
 
 @pytest.mark.parametrize("compiled", CODECS)
 @pytest.mark.parametrize("topic", DECODED)
+@FEW
 @given(junk=st.binary(max_size=60), framed=st.booleans())
 def test_bytes_that_are_no_record_are_poisoned_and_nothing_worse(topic, compiled, junk, framed):
     data = (b"\0" + wire.schema_id(topic).to_bytes(4, "big") if framed else b"") + junk
@@ -132,6 +135,7 @@ def test_bytes_that_are_no_record_are_poisoned_and_nothing_worse(topic, compiled
 
 @pytest.mark.parametrize("compiled", CODECS)
 @pytest.mark.parametrize("topic", DECODED)
+@FEW
 @given(data=st.data())
 def test_a_damaged_record_is_poisoned_or_another_record(topic, compiled, data):
     schema = json.loads((wire.AVRO_DIR / f"{topic}.avsc").read_text())
@@ -145,6 +149,16 @@ def test_a_damaged_record_is_poisoned_or_another_record(topic, compiled, data):
 @pytest.mark.skipif(not wire.compiled_topics(), reason="built without a C compiler")
 def test_every_topic_has_a_compiled_codec_where_there_is_a_compiler():
     assert wire.compiled_topics() == frozenset(DECODED)
+
+
+def test_a_codec_compiled_from_another_schema_is_not_used(monkeypatch):
+    stale = dict.fromkeys(DECODED, "another schema's fingerprint")
+    monkeypatch.setattr(wire, "_fast", SimpleNamespace(FINGERPRINTS=stale))
+    wire.compiled_topics.cache_clear()
+    try:
+        assert wire.compiled_topics() == frozenset()
+    finally:
+        wire.compiled_topics.cache_clear()
 
 
 def test_the_generated_codecs_are_those_of_todays_schemas():
@@ -162,6 +176,7 @@ def test_a_record_that_does_not_fit_its_schema_is_our_own_error(compiled):
 
 @pytest.mark.parametrize("compiled", CODECS)
 @pytest.mark.parametrize("topic", DECODED)
+@FEW
 @given(data=st.data())
 def test_fields_with_a_default_may_be_left_out(topic, compiled, data):
     schema = json.loads((wire.AVRO_DIR / f"{topic}.avsc").read_text())
