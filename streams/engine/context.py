@@ -93,9 +93,12 @@ class Context:
 
     def put(self, collection: Collection[T], slot: int, key: bytes, value: T) -> None:
         """Set the value; it becomes true with the batch."""
+        encode = collection.encode
+        if encode is None and len(value) > VALUE_BYTES_MAX:  # type: ignore[arg-type]
+            raise Poisoned(f"a value of {len(value)} bytes for {collection.name}")  # type: ignore[arg-type]
         state_key = collection.prefixes[slot] + key
         self._young[state_key] = value
-        self._dirty[state_key] = collection.encode
+        self._dirty[state_key] = encode
 
     def delete(self, collection: Collection[Any], slot: int, key: bytes) -> None:
         """Take the value away."""
