@@ -15,6 +15,7 @@ import pytest
 from deploy.local import control
 from deploy.local.child import identify, wait_for
 from deploy.local.home import Home
+from deploy.local.settings import DSN_OF_ROLE
 from deploy.local.stackfile import read_record, read_stack
 from deploy.local.units import fetch
 from schemas.topics import TOPICS
@@ -145,3 +146,24 @@ def test_a_stack_that_was_stopped_comes_up_again_on_its_data(new_stack):
     log = stack.home.log("supervisor").read_text()
     assert f"({len(TOPICS)} new)" in log
     assert "(0 new)" in log
+
+
+def test_a_part_that_cannot_start_is_named_and_nothing_is_left(new_stack, run_folder):
+    before = {folder.name for folder in run_folder.iterdir()}
+    with pytest.raises(control.ControlError, match=r"no Java 17(.|\n)*HEADRACE_JAVA"):
+        new_stack(HEADRACE_JAVA="/nowhere/java")
+    (folder,) = {folder.name for folder in run_folder.iterdir()} - before
+    assert wait_for(lambda: not members(Home(run_folder / folder)), 20)
+
+
+def test_servers_that_are_given_are_used_and_not_started(new_stack, clean_topics, new_database):
+    given = {"HEADRACE_KAFKA": clean_topics()}
+    for database in ("ledger", "views", "lake"):
+        urls = new_database(database)
+        given |= {DSN_OF_ROLE[role]: url for role, url in urls.items()}
+    stack = new_stack(**given)
+    assert stack.file["servers"] == []
+    assert stack.kafka == given["HEADRACE_KAFKA"]
+    assert stack.dsn("ledger_writer") == given["HEADRACE_LEDGER_DSN"]
+    assert not stack.home.kafka.exists()
+    assert not stack.home.postgres.exists()
