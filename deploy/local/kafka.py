@@ -6,12 +6,11 @@ clients find it again; its data survives `kill -9`. It never creates a topic by 
 
 from __future__ import annotations
 
-import base64
 import os
 import re
+import secrets
 import shutil
 import subprocess
-import uuid
 from dataclasses import dataclass
 from signal import SIGTERM
 from typing import TYPE_CHECKING
@@ -177,7 +176,7 @@ def java_version(java: str) -> int:
 
 
 def _format(launch: tuple[str, ...], settings: Path, data: Path) -> None:
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    cluster = "A" + secrets.token_urlsafe(16)[1:]  # 16 bytes; a leading dash would be an option
     argv = [*launch, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=data.parent)
     if done.returncode:
