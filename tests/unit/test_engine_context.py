@@ -191,7 +191,8 @@ def remind(context: Context, records: Sequence[Record]) -> None:
         elif record.value == b"cancel":
             context.cancel_timer(9, record.key or b"")
         else:
-            context.set_timer(int(record.value or b"0"), 9, record.key or b"", b"p" + record.value)  # type: ignore[operator]
+            due = record.value or b"0"
+            context.set_timer(int(due), 9, record.key or b"", b"p" + due)
 
 
 def test_a_timer_fires_once_at_its_time_with_its_payload() -> None:
