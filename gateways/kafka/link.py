@@ -82,7 +82,7 @@ class KafkaLink:
         builder = producer.create_batch()
         for event in events:
             added = builder.append(
-                timestamp=event.at_ms, key=event.key, value=event.value, headers=event.headers
+                timestamp=event.at_ms, key=event.key, value=event.value, headers=[*event.headers]
             )
             assert added is not None, "a batch is bounded far below the producer's own bound"
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
