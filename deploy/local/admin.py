@@ -11,6 +11,7 @@ import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
@@ -26,6 +27,8 @@ _REQUEST_MS = 10_000
 _REPLICAS_MAX = 3
 _ALREADY_EXISTS = 36
 _LEADERS_WITHIN_S = 20.0
+_WARM_UP = "headrace-warm-up"
+_WARM_UP_TRIES = 100
 
 
 class TopicError(RuntimeError):
@@ -79,6 +82,21 @@ async def ensure_topics(
         if existed:
             await _check_settings(client, wanted)
     return len(wanted) - existed
+
+
+async def warm_up(bootstrap: str) -> None:
+    """Have the broker make its own topics, for groups and transactions, before clients ask."""
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=_WARM_UP)
+    await producer.start()
+    await producer.stop()
+    async with connected(bootstrap) as client:
+        for _ in range(_WARM_UP_TRIES):
+            try:
+                await client.find_coordinator(_WARM_UP)
+            except KafkaError:
+                await asyncio.sleep(0.1)
+            else:
+                return
 
 
 async def _await_leaders(

@@ -71,6 +71,10 @@ def up(
         seen = _size(home)
     try:
         _follow(home, child, seen, out)
+    except ControlError:
+        if child is not None:
+            child.stop()
+        raise
     except KeyboardInterrupt:
         down(home, out)
         raise
@@ -112,7 +116,7 @@ def _follow(home: Home, child: Child | None, seen: int, out: IO[str]) -> None:
             print(line, file=out, flush=True)
         if record is not None and record.state == "ready":
             return
-        if record is not None and record.state in {"failed", "stopped", "stopping"}:
+        if record is not None and record.state in {"failed", "stopped"}:
             raise ControlError(record.error or "the stack was stopped while it came up")
         if child is not None and not child.running():
             raise ControlError(

@@ -6,12 +6,11 @@ clients find it again; its data survives `kill -9`. It never creates a topic by 
 
 from __future__ import annotations
 
-import base64
 import os
 import re
+import secrets
 import shutil
 import subprocess
-import uuid
 from dataclasses import dataclass
 from signal import SIGTERM
 from typing import TYPE_CHECKING
@@ -49,7 +48,7 @@ advertised.listeners=CLIENT://{host}:{port}
 listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=CLIENT
 controller.listener.names=CONTROLLER
-log.dirs={data}
+log.dirs=data
 auto.create.topics.enable=false
 default.replication.factor=1
 min.insync.replicas=1
@@ -117,9 +116,7 @@ class KafkaRecipe:
         self.port, controller = (self.port, *free_ports(1)) if self.port else free_ports(2)
         self.folder.mkdir(parents=True, exist_ok=True)
         data, settings = self.folder / "data", self.folder / "server.properties"
-        settings.write_text(
-            _SETTINGS.format(host=LOOPBACK, port=self.port, controller=controller, data=data)
-        )
+        settings.write_text(_SETTINGS.format(host=LOOPBACK, port=self.port, controller=controller))
         quiet = self.folder / "log4j2.properties"
         quiet.write_text(_QUIET)
         launch = (
@@ -179,9 +176,9 @@ def java_version(java: str) -> int:
 
 
 def _format(launch: tuple[str, ...], settings: Path, data: Path) -> None:
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    cluster = "A" + secrets.token_urlsafe(16)[1:]  # 16 bytes; a leading dash would be an option
     argv = [*launch, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=data.parent)
     if done.returncode:
         raise ServerError(
             f"cannot format Kafka's data folder {data}:\n{done.stdout}{done.stderr}\n"

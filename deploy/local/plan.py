@@ -82,6 +82,7 @@ def _worker(context: tuple[Settings, Home, Addresses], role: str, name: str, ind
     settings, home, addresses = context
     port = addresses.metrics[name]
     common = {
+        "HEADRACE_HOME": str(home.root),
         "HEADRACE_KAFKA": addresses.kafka,
         "HEADRACE_PARTITIONS": str(settings.partitions),
         "HEADRACE_METRICS_PORT": str(port),

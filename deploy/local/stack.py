@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import IO, TYPE_CHECKING
 
-from deploy.local.admin import TopicError, ensure_topics
+from deploy.local.admin import TopicError, ensure_topics, warm_up
 from deploy.local.child import Child, Command, wait_for
 from deploy.local.credentials import Credentials, api_keys, load_or_create, webhook_sources
 from deploy.local.credentials import write_private as write_json
@@ -83,7 +83,8 @@ async def _bring_up(settings: Settings, home: Home, supervisor: Supervisor) -> N
     await asyncio.gather(*(asyncio.to_thread(recipe.settle) for recipe in recipes))
     created = await ensure_topics(addresses.kafka, settings.partitions)
     print(f"topics are as the table says ({created} new)")
-    await asyncio.gather(*(_migrate(settings, home, addresses, module) for module in MIGRATIONS))
+    migrations = [_migrate(settings, home, addresses, module) for module in MIGRATIONS]
+    await asyncio.gather(warm_up(addresses.kafka), *migrations)
     print("tables are up to date")
     await supervisor.start(
         _unit(settings, home, worker) for worker in workers(settings, home, addresses)

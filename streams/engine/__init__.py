@@ -4,7 +4,7 @@ is guaranteed.
 
 from streams.engine.context import Context
 from streams.engine.position import Position
-from streams.engine.run import run
+from streams.engine.run import build, run, run_app
 from streams.engine.settings import EngineSettings
 from streams.engine.task import Collection, Input, OnPoison, Record, Task, Timer
 from streams.engine.transport import App
@@ -20,5 +20,7 @@ __all__ = [
     "Record",
     "Task",
     "Timer",
+    "build",
     "run",
+    "run_app",
 ]

@@ -11,8 +11,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-import structlog
-
 from schemas.errors import Corrupt, Fenced, Poisoned, Unavailable
 from streams.engine import keys
 from streams.engine.context import Context
@@ -39,12 +37,21 @@ class Fetched(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that could not be handled, and why."""
+
+    topic: str
+    offset: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What a batch came to; its effects are in the context, sealed."""
 
     position: Position
-    dead: int = 0
+    dead: Sequence[DeadLetter] = ()
 
 
 Refused = Collection[tuple[str, int]]
@@ -58,6 +65,7 @@ class Batches:
         self._context = context
         self._decoders = {each.topic: each.decode for each in task.inputs}
         self._timers_topic = task.timers_topic if task.timers else None
+        self._dead: list[DeadLetter] = []
 
     def apply(
         self, fetched: Sequence[Fetched], position: Position, refused: Refused = ()
@@ -69,19 +77,18 @@ class Batches:
         of a task that stops at one.
         """
         records, poisoned, after = self._records(fetched, position)
-        dead = 0
+        self._dead = []
         for index, record in enumerate(records):
             if (record.topic, record.offset) in refused:
                 poisoned[index] = "what it causes is refused by the broker"
         if poisoned:
             for index, reason in poisoned.items():
                 self._bury(records[index], reason)
-            dead = len(poisoned)
             self._context.seal()
             records = [each for index, each in enumerate(records) if index not in poisoned]
         if records:
-            dead += self._handle(records)
-        return Outcome(after, dead)
+            self._handle(records)
+        return Outcome(after, self._dead)
 
     def _records(
         self, fetched: Sequence[Fetched], position: Position
@@ -97,7 +104,8 @@ class Batches:
             assert raw.offset >= offsets.get(topic, 0), f"{topic}: offset {raw.offset} seen twice"
             offsets[topic] = raw.offset + 1
             at_us = raw.timestamp * 1000
-            log_time = max(log_time, at_us)
+            if at_us > log_time:  # noqa: PLR1730  a call for each record is dear
+                log_time = at_us
             if topic == timers_topic:
                 record = _fired(raw, partition, log_time)
                 log_time = record.at_us
@@ -123,7 +131,7 @@ class Batches:
             )
         return records, poisoned, Position(offsets, log_time)
 
-    def _handle(self, records: list[Record]) -> int:
+    def _handle(self, records: list[Record]) -> None:
         context = self._context
         try:
             self._task.handle(context, records)
@@ -136,16 +144,10 @@ class Batches:
             context.drop()
             if len(records) == 1:
                 self._poisoned(records[0], error)
-                return 1
-            return self._halves(records)
-        return 0
-
-    def _halves(self, records: list[Record]) -> int:
-        middle = len(records) // 2
-        dead = 0
-        for part in (records[:middle], records[middle:]):
-            dead += self._handle(part)
-        return dead
+                return
+            middle = len(records) // 2
+            self._handle(records[:middle])
+            self._handle(records[middle:])
 
     def _poisoned(self, record: Record, error: Exception) -> None:
         if self._task.on_poison is OnPoison.STOP:
@@ -158,14 +160,7 @@ class Batches:
         if self._task.on_poison is OnPoison.STOP:
             where = f"{record.topic}[{record.partition}]@{record.offset}"
             raise Corrupt(f"task {self._task.name} stops at {where}: {reason}")
-        structlog.get_logger().warning(
-            "record_dead_lettered",
-            task=self._task.name,
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            reason=reason,
-        )
+        self._dead.append(DeadLetter(record.topic, record.offset, reason))
         headers = (
             *record.headers,
             ("dlq.task", self._task.name.encode()),

@@ -93,9 +93,12 @@ class Context:
 
     def put(self, collection: Collection[T], slot: int, key: bytes, value: T) -> None:
         """Set the value; it becomes true with the batch."""
+        encode = collection.encode
+        if encode is None and len(value) > VALUE_BYTES_MAX:  # type: ignore[arg-type]
+            raise Poisoned(f"{collection.name}: a value of more than {VALUE_BYTES_MAX} bytes")
         state_key = collection.prefixes[slot] + key
         self._young[state_key] = value
-        self._dirty[state_key] = collection.encode
+        self._dirty[state_key] = encode
 
     def delete(self, collection: Collection[Any], slot: int, key: bytes) -> None:
         """Take the value away."""
@@ -144,8 +147,11 @@ class Context:
 
     def pending_timer(self, timer_key: bytes) -> bytes | None:
         """Return a timer's value as the batch has left it."""
-        value = self._young.get(timer_key, _MISSING)
-        return self._sealed(timer_key) if value is _MISSING else value  # type: ignore[no-any-return]
+        value: Any = self._young.get(timer_key, _MISSING)
+        if value is _MISSING:
+            value = self._sealed(timer_key)
+        assert value is None or isinstance(value, bytes), "a timer's value is bytes"
+        return value
 
     def remove_timer(self, timer_key: bytes) -> None:
         """Take out a timer that fires with this batch."""

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import structlog
 from aiokafka import TopicPartition
 
 from schemas.errors import Corrupt
 from streams.engine import keys
-from streams.engine.batch import Batches
+from streams.engine.batch import Batches, DeadLetter
 from streams.engine.context import Context, Effects
 from streams.engine.crash import CrashPoint
 from streams.engine.metrics import BatchFigures, PartitionMetrics
@@ -94,6 +95,7 @@ class Owned:
         fired = self._fire()
         effects = self.context.take()
         effects.changes[keys.POSITION] = encode_position(outcome.position)
+        self._report(outcome.dead)
         handled = time.perf_counter()
         self.crash.at("after_handle")
         next_offset, stages = await self._commit(effects, outcome.position, fetched)
@@ -118,7 +120,7 @@ class Owned:
                 },
                 emitted=effects.emitted,
                 changes=len(effects.changes),
-                dead=outcome.dead,
+                dead=len(outcome.dead),
                 fired=fired.timers,
             )
         )
@@ -152,6 +154,17 @@ class Owned:
                     f"task {self.task.name}: the broker refuses a dead letter: {error}"
                 ) from error
             raise
+
+    def _report(self, dead: Sequence[DeadLetter]) -> None:
+        for letter in dead:
+            structlog.get_logger().warning(
+                "record_dead_lettered",
+                task=self.task.name,
+                topic=letter.topic,
+                partition=self.number,
+                offset=letter.offset,
+                reason=letter.reason,
+            )
 
     def _fire(self) -> Fired:
         if self.until_due_s() != 0.0:

@@ -56,5 +56,6 @@ def run_app(app: App) -> NoReturn:
         redirect_stdouts=False,
         quiet=True,
     )
+    worker.spinner = None
     worker.execute_from_commandline()
     raise SystemExit(0)

@@ -97,10 +97,13 @@ async def test_stopping_ends_every_process_also_one_that_is_deaf_or_paused(tmp_p
     home = Home(tmp_path)
     deaf = unit(tmp_path, "deaf")
     deaf.child = Child(command(tmp_path, "deaf", DEAF, stop_within_s=0.3))
-    async with supervised(home, deaf, unit(tmp_path, "paused")):
+    paused = unit(tmp_path, "paused")
+    async with supervised(home, deaf, paused):
         identities = [identify(pid_in_file(home, name)) for name in ("deaf", "paused")]
         os.kill(identities[1].pid, signal.SIGSTOP)
     assert [identify(identity.pid) for identity in identities] == [None, None]
+    assert deaf.child.exit_code() == -signal.SIGKILL
+    assert paused.child.exit_code() == -signal.SIGTERM  # woken, so that it could leave cleanly
     assert read_stack(home) is None
 
 

@@ -27,7 +27,7 @@ from schemas import logs
 from schemas.errors import Fenced, Unavailable
 from streams.lake.bronze import landing
 from streams.lake.bronze.decode import Decoded, decode, reject_rows
-from streams.lake.bronze.landing import Batch
+from streams.lake.bronze.landing import Batch, Chunk
 from streams.lake.bronze.tables import (
     NAMESPACE,
     REJECT_SCHEMA,
@@ -60,13 +60,14 @@ class Landed:
 class OpenTable:
     """A topic's tables as this process last saw them; used by one thread at a time.
 
-    `rejected` holds offsets at or past the table's own that the table of rejects already has.
-    `step` is called at each crash point.
+    `rejects_seen` are the rejects' own offsets, `rejected` holds offsets at or past the table's own
+    that the table of rejects already has. `step` is called at each crash point.
     """
 
     spec: BronzeTable
     main: Table
     rejects: Table | None
+    rejects_seen: dict[int, int]
     rejected: dict[int, frozenset[int]]
     step: Step
 
@@ -99,17 +100,18 @@ class OpenTable:
             return
         assert self.rejects is not None, "only a decoded topic has rejects"
         self.step("before_rejects")
-        # The rejects' own offsets may lag (they move only here) or lead (a crash fell between
-        # the tables); either way they must be those that this owner has seen.
-        seen = landing.offsets_of(self.rejects.properties)
+        # Their own offsets lag (they move only here) or lead (a crash fell between the tables), but
+        # they must be those that this owner has seen: remembered, for the metadata at hand
+        # may hold another owner's by now (expiry brings it up to date).
+        seen = self.rejects_seen
         chunks = tuple(
-            landing.Chunk(
-                c.partition, seen.get(c.partition), max(c.next, seen.get(c.partition, 0)), ()
-            )
+            Chunk(c.partition, seen.get(c.partition), max(c.next, seen.get(c.partition, 0)), ())
             for c in batch.chunks
         )
         rows = reject_rows(self.spec.topic, decoded.rejects)
-        _swap(self.rejects, Batch(batch.topic, chunks), rows, {})
+        own = Batch(batch.topic, chunks)
+        _swap(self.rejects, own, rows, {})
+        self.rejects_seen |= own.next
         self.step("between_tables")
 
 
@@ -119,12 +121,11 @@ def open_table(catalog: Catalog, topic: str, step: Step = lambda _: None) -> Ope
     with _faults(spec.name):
         catalog.create_namespace_if_not_exists(NAMESPACE)
         main = _ensure(catalog, spec.name, spec.schema, spec.properties)
-        rejects = None
-        rejected: dict[int, frozenset[int]] = {}
-        if spec.rejects is not None:
-            rejects = _ensure(catalog, spec.rejects, REJECT_SCHEMA, spec.properties)
-            rejected = _half_landed(main, rejects)
-    return OpenTable(spec, main, rejects, rejected, step)
+        if spec.rejects is None:
+            return OpenTable(spec, main, None, {}, {}, step)
+        rejects = _ensure(catalog, spec.rejects, REJECT_SCHEMA, spec.properties)
+        seen = landing.offsets_of(rejects.properties)
+        return OpenTable(spec, main, rejects, seen, _half_landed(main, rejects), step)
 
 
 def _swap(table: Table, batch: Batch, rows: pa.Table, properties: dict[str, str]) -> None:
@@ -159,8 +160,10 @@ def _expire(table: Table) -> None:
     old = [s.snapshot_id for s in snapshots[:-SNAPSHOTS_KEPT] if s.snapshot_id not in held]
     try:
         table.maintenance.expire_snapshots().by_ids(old).commit()
-    except CommitFailedException:
-        logs.get().info("expiry met another commit", table=".".join(table.name()))
+    except (CommitFailedException, ValueError) as error:
+        # Another commit or expiry came between (a snapshot that is gone is a ValueError). Nothing
+        # depends on this one: the next commit tries again.
+        logs.get().info("expiry gave way", table=".".join(table.name()), why=str(error)[:200])
         table.refresh()
 
 

@@ -1,0 +1,36 @@
+"""The least versions that a read must reach: read your own writes. Memory with a bound.
+
+Replies tell which shares of which accounts an outcome changed. A share's version only grows, so a
+view that shows a lower one is stale.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+from gateways.kafka.reply import Share
+
+
+class Versions:
+    """Versions of shares by account, of the accounts seen last."""
+
+    def __init__(self, accounts_max: int) -> None:
+        self._accounts_max = accounts_max
+        self._accounts: OrderedDict[str, dict[int, int]] = OrderedDict()
+
+    def learn(self, shares: tuple[Share, ...]) -> None:
+        """Remember what an outcome changed."""
+        for share in shares:
+            versions = self._accounts.setdefault(share.account_id, {})
+            versions[share.share] = max(versions.get(share.share, 0), share.version)
+            self._accounts.move_to_end(share.account_id)
+        while len(self._accounts) > self._accounts_max:
+            self._accounts.popitem(last=False)
+
+    def reached(self, account_id: str, shown: Mapping[int, int]) -> bool:
+        """Tell whether a read that shows these versions is fresh enough."""
+        needed = self._accounts.get(account_id)
+        if needed is None:
+            return True
+        return all(shown.get(share, 0) >= version for share, version in needed.items())

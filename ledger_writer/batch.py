@@ -1,0 +1,82 @@
+"""What `ledger.commit_batch` is called with: the fence before and after, and the decision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncpg.pgproto.pgproto import UUID
+
+from ledger_writer.columns import stored
+
+if TYPE_CHECKING:
+    from ledger_writer.model import Account, Decision, Fence, Standing
+
+
+ARGUMENTS: Final = 22
+"""How many arguments it takes."""
+
+
+def arguments(before: Fence, after: Fence, decision: Decision) -> tuple[Any, ...]:
+    """Return the arguments in order; keys rise, so that writers never wait in a circle."""
+    claims = sorted(decision.claims, key=lambda claim: claim.key)
+    fresh = [standing for standing in decision.changed if standing.stored_version is None]
+    known = [standing for standing in decision.changed if standing.stored_version is not None]
+    return (
+        before.partition,
+        before.epoch,
+        before.next_offset,
+        before.next_position,
+        before.accounts_version,
+        after.next_offset,
+        after.next_position,
+        after.log_time_us,
+        after.chain_hash,
+        after.published_position,
+        after.poisoned,
+        [UUID(claim.key) for claim in claims],
+        [claim.position for claim in claims],
+        [stored(row) for row in decision.rows],
+        [_new_account(account) for account in decision.opened],
+        [_new_share(standing, before.partition) for standing in fresh],
+        [standing.account.account_no for standing in known],
+        [standing.posted_minor for standing in known],
+        [standing.held_minor for standing in known],
+        [_seen(standing, before.partition) for standing in known],
+        [standing.version for standing in known],
+        [standing.stored_version for standing in known],
+    )
+
+
+def _new_account(account: Account) -> tuple[Any, ...]:
+    return (
+        account.account_no,
+        account.account_id,
+        account.tenant,
+        account.currency,
+        account.kind,
+        account.name,
+        account.min_balance_minor,
+        account.max_balance_minor,
+    )
+
+
+def _new_share(standing: Standing, partition: int) -> tuple[Any, ...]:
+    """Return a share's first state; limits lie on the home share, a foreign one never goes down."""
+    account = standing.account
+    home = account.home == partition
+    floor = account.min_balance_minor if home else 0
+    return (
+        account.account_no,
+        standing.posted_minor,
+        standing.held_minor,
+        _seen(standing, partition),
+        standing.version,
+        floor if account.guarded else None,
+        account.max_balance_minor if home else None,
+    )
+
+
+def _seen(standing: Standing, partition: int) -> int:
+    """Return what the database may count on beside this share: nothing but at a guarded home."""
+    account = standing.account
+    return standing.foreign_minor if account.guarded and account.home == partition else 0

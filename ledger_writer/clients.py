@@ -1,0 +1,86 @@
+"""What every use of the Kafka client needs: a bounded start and stop, our errors, batched sends."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from aiokafka import errors
+
+from schemas.errors import Corrupt, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+
+    Item = tuple[bytes | None, bytes, Sequence[tuple[str, bytes]]]
+
+STOP_WITHIN_S: Final = 1.0
+
+_CONFIGURED: Final = (
+    errors.TopicAuthorizationFailedError,
+    errors.GroupAuthorizationFailedError,
+    errors.InvalidTopicError,
+)
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Turn the client's errors into ours, by who must act."""
+    try:
+        yield
+    except errors.OffsetOutOfRangeError as error:
+        raise Corrupt(f"Kafka, {what}: the log no longer holds what comes next: {error}") from error
+    except _CONFIGURED as error:
+        raise Corrupt(f"Kafka, {what}: {error!r}") from error
+    except (errors.KafkaError, OSError, TimeoutError) as error:
+        raise Unavailable(f"Kafka, {what}: {error!r}") from error
+
+
+@asynccontextmanager
+async def running(client: Any, stop: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Start a client and stop it in bounded time, also when the start fails."""
+    try:
+        await client.start()
+        yield
+    finally:
+        with suppress(TimeoutError, errors.KafkaError, OSError):
+            async with asyncio.timeout(STOP_WITHIN_S):
+                await stop()
+
+
+async def stop_producer(producer: Any) -> None:
+    """Stop a producer without waiting for what it can't deliver: the next session sends it."""
+    producer._message_accumulator.fail_all(errors.ProducerClosed())  # noqa: SLF001
+    await producer.stop()
+
+
+def builders(producer: Any, items: Iterable[Item], now_ms: int) -> list[Any]:
+    """Fill as many record batches as the items need, in order."""
+    builder = producer.create_batch()
+    filled = [builder]
+    for key, value, headers in items:
+        if builder.append(timestamp=now_ms, key=key, value=value, headers=headers) is None:
+            builder = producer.create_batch()
+            filled.append(builder)
+            taken = builder.append(timestamp=now_ms, key=key, value=value, headers=headers)
+            assert taken is not None, "an empty batch takes any record"
+    return filled
+
+
+async def acknowledged(producer: Any, batches: Sequence[Any], topic: str, partition: int) -> None:
+    """Hand over all batches and wait for every one; raise the first failure once all have ended."""
+    waiting = []
+    for batch in batches:
+        future = await producer.send_batch(batch, topic, partition=partition)
+        future.add_done_callback(_seen)
+        waiting.append(future)
+    for result in await asyncio.gather(*waiting, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """Look at a failure that nobody awaits any more, so that it is not reported as overlooked."""
+    if not future.cancelled():
+        future.exception()

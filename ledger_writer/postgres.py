@@ -1,0 +1,225 @@
+"""The journal on Postgres: one connection a partition, one statement a batch.
+
+Everything of a batch, the fence included, is written by one call of `ledger.commit_batch`, so
+there is no transaction that a paused process could leave open. Whatever goes wrong on the way is
+Unavailable with an unknown outcome; only acquiring the fence again tells, since that also ends
+what an old connection may still have under way.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+from asyncpg.pgproto.pgproto import UUID
+
+from ledger_writer.accounts import home_of
+from ledger_writer.batch import ARGUMENTS, arguments
+from ledger_writer.columns import Columns, account_numbers, restored
+from ledger_writer.model import GENESIS, Account, Fence, Row, Standing
+from ledger_writer.port import Verdict
+from ledger_writer.refusal import Refused, translated
+from schemas.errors import Fenced
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Sequence
+
+    from ledger_writer.model import Decision
+
+CONNECT_TIMEOUT_S: Final = 5.0
+CALL_TIMEOUT_S: Final = 15.0
+CLOSE_TIMEOUT_S: Final = 1.0
+
+# Plans must not depend on the first batches' sizes; the server gives up before the client does.
+_SESSION: Final = {"plan_cache_mode": "force_generic_plan", "statement_timeout": "12s"}
+
+_ACQUIRE: Final = """
+    insert into ledger.partitions as p
+           (partition, epoch, next_offset, log_time_us, next_position, chain_hash,
+            published_position, poisoned, accounts_version)
+    values ($1, 1, 0, 0, 1, $2, 0, 0,
+            (select coalesce(max(accounts_version), 0) from ledger.partitions))
+    on conflict (partition) do update set epoch = p.epoch + 1 returning *"""
+_ACQUIRE_AGAIN: Final = """
+    update ledger.partitions set epoch = epoch + 1 where partition = $1 and epoch = $2
+    returning *"""
+_FENCE: Final = "select * from ledger.partitions where partition = $1"
+_STANDINGS: Final = """
+    select a.*, s.posted_minor, s.held_minor, s.version, f.foreign_minor
+      from ledger.accounts a
+      left join ledger.shares s on s.account_no = a.account_no and s.share = $1
+      left join lateral (
+           select coalesce(sum(o.posted_minor), 0)::int8 as foreign_minor from ledger.shares o
+            where o.account_no = a.account_no and o.share <> $1) f on true
+     where a.account_id = any($2)"""
+_FOREIGN: Final = """
+    select a.account_id, coalesce(sum(o.posted_minor), 0)::int8 as foreign_minor
+      from ledger.accounts a
+      left join ledger.shares o on o.account_no = a.account_no and o.share <> $1
+     where a.account_id = any($2) group by a.account_no"""
+_PLACES: Final = "select key, partition, position from ledger.identities where key = any($1)"
+_ROWS: Final = """
+    select j.* from unnest($1::int2[], $2::int8[]) place(partition, position)
+      join ledger.journal j using (partition, position) order by partition, position"""
+_NAMES: Final = """
+    select account_no, account_id, currency from ledger.accounts where account_no = any($1)"""
+_ENSURE: Final = "select ledger.ensure_journal($1)"
+_COMMIT: Final = (
+    f"select ledger.commit_batch({', '.join(f'${number + 1}' for number in range(ARGUMENTS))})"
+)
+
+
+class PostgresJournals:
+    """Opens connections to the ledger database as the writer."""
+
+    def __init__(self, dsn: str, worker: str, partitions: int) -> None:
+        self._dsn = dsn
+        self._session = {**_SESSION, "application_name": f"headrace {worker}"}
+        self._partitions = partitions
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[PostgresJournal]:
+        """Connect; Unavailable when that can't be done now."""
+        with translated("connect"):
+            connection = await asyncpg.connect(
+                self._dsn,
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=CALL_TIMEOUT_S,
+                server_settings=self._session,
+            )
+        try:
+            yield PostgresJournal(connection, self._partitions)
+        except BaseException:
+            connection.terminate()  # a statement may be under way: do not wait for it
+            raise
+        finally:
+            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await connection.close(timeout=CLOSE_TIMEOUT_S)
+
+
+class PostgresJournal:
+    """One connection; see `port.Journal`."""
+
+    def __init__(self, connection: asyncpg.Connection, partitions: int) -> None:
+        self._connection = connection
+        self._partitions = partitions
+        self._ensure_at = 0
+
+    async def acquire(self, partition: int, held_epoch: int | None) -> Fence:
+        """Raise the epoch; waits for what an older holder has under way."""
+        if held_epoch is None:
+            found = await self._fetch("acquire", _ACQUIRE, partition, GENESIS)
+        else:
+            found = await self._fetch("acquire", _ACQUIRE_AGAIN, partition, held_epoch)
+        if not found:
+            raise Fenced(f"partition {partition}: another writer holds an epoch after {held_epoch}")
+        return fence_at(found[0])
+
+    async def fence(self, partition: int) -> Fence:
+        """Return the fence as it is."""
+        return fence_at((await self._fetch("fence", _FENCE, partition))[0])
+
+    async def standings(self, partition: int, account_ids: Sequence[str]) -> dict[str, Standing]:
+        """Return what is known of those of these accounts that exist."""
+        found = await self._fetch("standings", _STANDINGS, partition, account_ids)
+        return {line["account_id"]: _standing(line, self._partitions) for line in found}
+
+    async def foreign(self, partition: int, account_ids: Sequence[str]) -> dict[str, int]:
+        """Return the sum of the other partitions' shares."""
+        found = await self._fetch("foreign", _FOREIGN, partition, account_ids)
+        return {line["account_id"]: line["foreign_minor"] for line in found}
+
+    async def first_rows(self, keys: Sequence[bytes]) -> dict[bytes, Row]:
+        """Return the rows that claimed those of these keys that are claimed."""
+        places = await self._fetch("identities", _PLACES, [UUID(key) for key in keys])
+        rows = await self._rows_at([(p["partition"], p["position"]) for p in places])
+        return {p["key"].bytes: rows[p["partition"], p["position"]] for p in places}
+
+    async def rows(self, partition: int, first: int, count: int) -> list[Row]:
+        """Return rows in order of position."""
+        places = [(partition, position) for position in range(first, first + count)]
+        return list((await self._rows_at(places)).values())
+
+    async def commit(self, before: Fence, after: Fence, decision: Decision) -> Verdict:
+        """Write the decision and move the fence, or write nothing."""
+        if after.next_position > self._ensure_at:
+            found = await self._fetch("ensure journal", _ENSURE, after.next_position)
+            self._ensure_at = found[0][0]
+        try:
+            found = await self._fetch("commit", _COMMIT, *arguments(before, after, decision))
+        except Refused as refusal:
+            return refusal.verdict
+        if found[0][0] == "fenced":
+            raise Fenced(f"partition {before.partition}: epoch {before.epoch} is no longer newest")
+        return Verdict(found[0][0])
+
+    async def _rows_at(self, places: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Row]:
+        """Return the rows at these places, with the first outcomes that they repeat."""
+        lines = await self._lines_at(places)
+        known = {(line["partition"], line["position"]): line for line in lines}
+        told = {(line["repeats_partition"], line["repeats_position"]) for line in lines}
+        origins = await self._lines_at(
+            place for place in told if place[0] is not None and place not in known
+        )
+        names = await self._names([*lines, *origins])
+        rows: dict[tuple[int, int], Row] = {
+            (line["partition"], line["position"]): restored(line, names, None)
+            for line in (*origins, *lines)
+            if line["repeats_position"] is None
+        }
+        for line in lines:
+            if line["repeats_position"] is not None:
+                origin = rows.get((line["repeats_partition"], line["repeats_position"]))
+                rows[line["partition"], line["position"]] = restored(line, names, origin)
+        return {place: rows[place] for place in known}
+
+    async def _lines_at(self, places: Iterable[tuple[int, int]]) -> list[asyncpg.Record]:
+        wanted = list(places)
+        if not wanted:
+            return []
+        partitions, positions = zip(*wanted, strict=True)
+        return await self._fetch("rows", _ROWS, partitions, positions)
+
+    async def _names(self, lines: list[asyncpg.Record]) -> dict[int, tuple[str, str]]:
+        numbers = {number for line in lines for number in account_numbers(line)}
+        found = await self._fetch("accounts", _NAMES, list(numbers)) if numbers else []
+        return {line["account_no"]: (line["account_id"], line["currency"]) for line in found}
+
+    async def _fetch(self, what: str, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        with translated(what):
+            return await self._connection.fetch(sql, *arguments)
+
+
+def fence_at(line: Columns) -> Fence:
+    """Return the fence in this line of `partitions`."""
+    return Fence(*(line[name] for name in Fence.__struct_fields__))
+
+
+def account_at(line: Columns, partitions: int) -> Account:
+    """Return the account in this line of `accounts`."""
+    return Account(
+        line["account_no"],
+        line["account_id"],
+        line["tenant"],
+        line["currency"],
+        line["kind"],
+        line["name"],
+        line["min_balance_minor"],
+        line["max_balance_minor"],
+        home_of(line["account_id"], partitions),
+        line["debits_frozen"],
+        line["credits_frozen"],
+        line["closed"],
+    )
+
+
+def _standing(line: Columns, partitions: int) -> Standing:
+    return Standing(
+        account_at(line, partitions),
+        line["posted_minor"] or 0,
+        line["held_minor"] or 0,
+        line["version"] or 0,
+        line["foreign_minor"],
+        line["version"],
+    )

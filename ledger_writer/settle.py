@@ -1,0 +1,151 @@
+"""Brings one batch to a commit: look up what it names, decide, and decide again where need be.
+
+Again is needed when a refusal rested on foreign shares that have grown since, when a key turns
+out to be another writer's, or when an account's flags changed. Each round knows more than the one
+before, and only the last one is written.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
+
+from ledger_writer.decide import decide
+from ledger_writer.identity import claim_key
+from ledger_writer.knowledge import Knowledge
+from ledger_writer.metrics import meters
+from ledger_writer.model import Standing, View
+from ledger_writer.port import Verdict
+from schemas.errors import Corrupt, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ledger_writer.crash import CrashPoint
+    from ledger_writer.intake import Intake
+    from ledger_writer.model import Command, Decision, Fence, Row
+    from ledger_writer.port import Journal
+
+ROUNDS_MAX: Final = 50
+"""Bound of the rounds of one batch; more means that others claim faster than we can look."""
+
+
+class Settler:
+    """Settles the batches of one session, and keeps what it knows between them."""
+
+    def __init__(
+        self, partition: int, partitions: int, journal: Journal, crash: CrashPoint
+    ) -> None:
+        self._partition = partition
+        self._partitions = partitions
+        self._journal = journal
+        self._crash = crash
+        self._meters = meters(partition)
+        self._knowledge = Knowledge()
+        self._expect_taken = False
+
+    async def settle(
+        self, fence: Fence, intake: Intake, published_position: int
+    ) -> tuple[Fence, Decision]:
+        """Commit the batch; return the fence after it and what was decided."""
+        stages = self._meters.stages
+        claims: Mapping[bytes, Row] = {}
+        if self._expect_taken and intake.commands:
+            claims = await self._claims(intake.commands)
+            self._expect_taken = bool(claims)
+        for _ in range(ROUNDS_MAX):
+            decision = await self._decided(fence, intake.commands, claims)
+            self._crash.at("after_decide")
+            after = advanced(fence, decision, intake, published_position)
+            with stages["commit"].time():
+                verdict = await self._journal.commit(fence, after, decision)
+            if verdict is Verdict.COMMITTED:
+                self._knowledge.settle(decision.changed)
+                return after, decision
+            self._meters.again(verdict.value)
+            if verdict is Verdict.TAKEN:
+                claims = await self._claims(intake.commands)
+                self._expect_taken = True
+            else:
+                fence = await self._flags_changed(fence)
+        raise Unavailable(f"partition {self._partition}: {ROUNDS_MAX} rounds settled no batch")
+
+    async def _decided(
+        self, fence: Fence, commands: Sequence[Command], claims: Mapping[bytes, Row]
+    ) -> Decision:
+        """Decide, and again for as long as a refusal rests on shares that have grown since."""
+        stages = self._meters.stages
+        with stages["look"].time():
+            standings, fresh = await self._look(commands)
+        while True:
+            view = View(
+                self._partition,
+                self._partitions,
+                fence.next_position,
+                fence.log_time_us,
+                fence.chain_hash,
+                standings,
+                claims,
+                fresh,
+            )
+            with stages["decide"].time():
+                decision = decide(view, commands)
+            if not decision.doubted:
+                return decision
+            fresh |= decision.doubted
+            if not await self._look_again(standings, sorted(decision.doubted)):
+                return decision
+            self._meters.again("shares grew")
+
+    async def _look(self, commands: Sequence[Command]) -> tuple[dict[str, Standing], set[str]]:
+        named: dict[str, None] = {}
+        for command in commands:
+            for leg in command.legs:
+                named[leg.source] = named[leg.destination] = None
+            if command.draft is not None:
+                named[command.draft.account_id] = None
+        standings, missing = self._knowledge.recall(named)
+        if missing:
+            found = await self._journal.standings(self._partition, missing)
+            self._knowledge.learn(found)
+            standings.update(found)
+        return standings, set(missing)
+
+    async def _look_again(self, standings: Mapping[str, Standing], doubted: Sequence[str]) -> bool:
+        """Read foreign shares anew; tell whether any has grown."""
+        self._meters.looks.inc(len(doubted))
+        with self._meters.stages["look"].time():
+            found = await self._journal.foreign(self._partition, doubted)
+        grown = False
+        for account_id, foreign_minor in found.items():
+            standing = standings.get(account_id)
+            if standing is None or standing.foreign_minor == foreign_minor:
+                continue
+            if foreign_minor < standing.foreign_minor:
+                raise Corrupt(f"{account_id}: another partition's share of it has shrunk")
+            standing.foreign_minor = foreign_minor
+            grown = True
+        return grown
+
+    async def _claims(self, commands: Sequence[Command]) -> dict[bytes, Row]:
+        return await self._journal.first_rows([claim_key(command) for command in commands])
+
+    async def _flags_changed(self, fence: Fence) -> Fence:
+        """Learn the new number before accounts are read again, never after."""
+        current = await self._journal.fence(self._partition)
+        self._knowledge.forget()
+        return replace(fence, accounts_version=current.accounts_version)
+
+
+def advanced(fence: Fence, decision: Decision, intake: Intake, published_position: int) -> Fence:
+    """Return the fence as it stands once the batch is committed."""
+    return replace(
+        fence,
+        next_offset=intake.next_offset,
+        log_time_us=decision.log_time_us,
+        next_position=decision.next_position,
+        chain_hash=decision.chain_hash,
+        published_position=published_position,
+        poisoned=fence.poisoned + len(intake.dead),
+    )

@@ -1,0 +1,165 @@
+"""Read everything that is to be compared: Kafka, the ledger, the views, the lake.
+
+Talks to all of them, writes nowhere. On a running stack it takes a cut: what existed when it began
+must come to rest (every wait has a bound), is then read from upstream to downstream, and the log
+is read once more, so that nothing downstream lacks its cause. What does not come to rest in time
+is left for the checks to find.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from loadtest.kafka_log import LogReader
+from loadtest.verify import databases, frames, lake
+from schemas.topics import TOPICS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    import pyarrow as pa
+
+    from loadtest.kafka_log import Log, Offsets
+    from loadtest.stack import Stack
+
+SETTLE_WITHIN_S: Final = 30.0
+_POLL_S: Final = 0.2
+_FINAL: Final = frozenset(
+    {"payment.settled", "payment.rejected", "account.opened", "account.rejected"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All tables by name, the logs they came from, and what had not come to rest in time."""
+
+    tables: dict[str, pa.Table]
+    logs: dict[str, Log]
+    unsettled: list[str]
+
+
+async def gather(stack: Stack, say: Callable[[str], None]) -> Evidence:
+    """Read a running stack; `say` gets a line about each step."""
+    unsettled: list[str] = []
+    async with LogReader(stack.kafka, TOPICS, stack.partitions) as reader:
+        begun = await reader.advance()
+        say(f"kafka: {sum(map(len, reader.logs.values())):,} committed records")
+        tracker = _Tracker(reader.logs, begun)
+        if not await _within(lambda: _ended(reader, tracker)):
+            unsettled.append(f"{tracker.open} requests have no final event")
+        cut = await reader.advance()
+        decided = databases.decided_offsets
+        if not await _within(lambda: _reached(decided, stack.ledger_dsn, cut)):
+            unsettled.append("the ledger has not decided every command")
+        tables = await databases.snapshot(stack.ledger_dsn, databases.LEDGER_TABLES)
+        say(f"ledger: {tables['outcomes'].num_rows:,} rows in the journal")
+        seen = databases.viewed_offsets
+        if not await _within(lambda: _reached(seen, stack.views_dsn, cut)):
+            unsettled.append("the views do not show every event")
+        tables |= await databases.snapshot(stack.views_dsn, databases.VIEW_TABLES)
+        say(f"views: {tables['view_payments'].num_rows:,} payments")
+        landed = _Lake(stack)
+        if not await _within(lambda: landed.reached(cut)):
+            unsettled.append("the lake has not landed every record")
+        tables |= await asyncio.to_thread(landed.tables)
+        rows = sum(t.num_rows for name, t in tables.items() if name.startswith("bronze_"))
+        say(f"lake: {rows:,} rows in bronze")
+        await reader.advance()
+        tables |= log_tables(reader.logs, reader.first, cut)
+        return Evidence(tables, reader.logs, unsettled)
+
+
+def log_tables(logs: Mapping[str, Log], first: Offsets, cut: Offsets) -> dict[str, pa.Table]:
+    """Return the tables that are made of the log alone."""
+    tables = {frames.table_name(topic): frames.log_table(log, cut) for topic, log in logs.items()}
+    tables["bounds"] = frames.bounds_table(first, cut)
+    tables["dead"] = frames.dead_table(logs)
+    return tables
+
+
+class _Tracker:
+    """Which of the requests below the cut have no final event yet, as the log grows."""
+
+    def __init__(self, logs: Mapping[str, Log], cut: Offsets) -> None:
+        self._events = logs["payments.events"]
+        self._seen = 0
+        self._ended: set[str] = set()
+        self._asked = {
+            record["resource_id"] for record in _decoded(logs["payments.requests"], 0, cut)
+        }
+        self.look()
+
+    @property
+    def open(self) -> int:
+        """Return how many have none."""
+        return len(self._asked)
+
+    def look(self) -> None:
+        """Take in what was read since the last time."""
+        for record in _decoded(self._events, self._seen, None):
+            if record["type"] in _FINAL:
+                self._asked.discard(record["resource_id"])
+        self._seen = len(self._events)
+
+
+def _decoded(log: Log, start: int, cut: Offsets | None) -> list[dict[str, Any]]:
+    found = []
+    for i in range(start, len(log)):
+        if cut is None or log.offsets[i] < cut[log.topic, log.partitions[i]]:
+            record = frames.decode(log.values[i])
+            if record is not None:
+                found.append(record)
+    return found
+
+
+class _Lake:
+    """The lake's catalog, and which topics have not been landed up to the cut."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._catalog = lake.open_catalog(stack.lake_dsn, stack.warehouse)
+        self._behind = set(TOPICS)
+
+    async def reached(self, cut: Offsets) -> bool:
+        """Tell whether every topic is landed up to the cut, by the tables' own account."""
+        return await asyncio.to_thread(self._look, cut)
+
+    def _look(self, cut: Offsets) -> bool:
+        for topic in tuple(self._behind):
+            landed = lake.next_offsets(self._catalog, topic)
+            wanted = {p: end for (name, p), end in cut.items() if name == topic and end > 0}
+            if all(landed.get(partition, 0) >= end for partition, end in wanted.items()):
+                self._behind.discard(topic)
+        return not self._behind
+
+    def tables(self) -> dict[str, pa.Table]:
+        """Return every bronze table and every table of rejects."""
+        tables = {}
+        for topic in TOPICS:
+            tables[frames.bronze_name(topic)] = lake.bronze(self._catalog, topic)
+            tables[frames.rejects_name(topic)] = lake.rejects(self._catalog, topic)
+        return tables
+
+
+async def _ended(reader: LogReader, tracker: _Tracker) -> bool:
+    if tracker.open:
+        await reader.advance()
+        tracker.look()
+    return not tracker.open
+
+
+async def _reached(offsets: Callable[[str], Awaitable[Offsets]], dsn: str, cut: Offsets) -> bool:
+    found = await offsets(dsn)
+    return all(next_offset >= cut.get(place, 0) for place, next_offset in found.items())
+
+
+async def _within(true: Callable[[], Awaitable[bool]]) -> bool:
+    """Wait for a condition, within the bound; tell whether it came true."""
+    deadline = time.monotonic() + SETTLE_WITHIN_S
+    while not await true():
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(_POLL_S)
+    return True

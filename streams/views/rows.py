@@ -1,0 +1,170 @@
+"""What a batch of records changes in the read model, folded to one row a key. Pure.
+
+Records carry their own versions and come in log order per key, so a fold may be applied to tables
+that have seen any prefix of the log, part of the batch included: newer versions win and equal ones
+change nothing. A conflicting request leaves a mark on the timeline and in the version; what the
+payment is stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+Event = dict[str, Any]
+
+PAYMENTS: Final = "payments.events"
+LEDGER: Final = "ledger.events"
+WEBHOOKS: Final = "webhooks.events"
+TOPICS: Final = (PAYMENTS, LEDGER, WEBHOOKS)
+
+_CONFLICTED: Final = "payment.conflicted"
+_ACCOUNT_STATUS: Final = "active"
+
+
+@dataclass(slots=True)
+class Rows:
+    """Rows by table, each a tuple in the order of the statement that writes them.
+
+    `payments` maps ids to their newest state; its version lies at index 5. `marks` maps payments
+    that only conflicted to their newest version.
+    """
+
+    payments: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    marks: dict[str, int] = field(default_factory=dict)
+    timeline: list[tuple[Any, ...]] = field(default_factory=list)
+    accounts: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    shares: dict[tuple[str, int], tuple[Any, ...]] = field(default_factory=dict)
+    entries: list[tuple[Any, ...]] = field(default_factory=list)
+    webhooks: dict[tuple[str, str], tuple[Any, ...]] = field(default_factory=dict)
+
+
+def fold(events: Iterable[tuple[str, Event]]) -> Rows:
+    """Fold (topic, event) pairs in log order; kinds that no table shows are passed over."""
+    rows = Rows()
+    for topic, event in events:
+        if topic == PAYMENTS:
+            if event["type"].startswith("payment."):
+                _payment(rows, event)
+        elif topic == LEDGER:
+            _ledger(rows, event)
+        else:
+            assert topic == WEBHOOKS, topic
+            _webhook(rows, event)
+    return rows
+
+
+def _payment(rows: Rows, event: Event) -> None:
+    payment_id, version = event["resource_id"], event["version"]
+    name = event["type"].partition(".")[2]
+    conflicted = event["type"] == _CONFLICTED
+    rows.timeline.append(
+        (
+            payment_id,
+            version,
+            event["occurred_at_us"],
+            name,
+            event["reason"],
+            event["detail"],
+            event["event_id"],
+        )
+    )
+    known = rows.payments.get(payment_id)
+    if conflicted and known is None:
+        rows.marks[payment_id] = max(version, rows.marks.get(payment_id, 0))
+    elif conflicted and known is not None:
+        rows.payments[payment_id] = (*known[:5], max(version, known[5]), *known[6:])
+    elif known is None:
+        mark = rows.marks.pop(payment_id, 0)
+        rows.payments[payment_id] = _payment_row(event, max(version, mark))
+    elif version > known[5]:
+        state = (event["status"], version, event["reason"], event["detail"])
+        rows.payments[payment_id] = (*known[:4], *state, *known[8:-1], event["occurred_at_us"])
+
+
+def _payment_row(event: Event, version: int) -> tuple[Any, ...]:
+    return (
+        event["resource_id"],
+        event["tenant"],
+        event["idempotency_key"],
+        event["identity"],
+        event["status"],
+        version,
+        event["reason"],
+        event["detail"],
+        event["amount_minor"],
+        event["currency"],
+        event["source_account"],
+        event["destination_account"],
+        event["method"],
+        event["capture"],
+        event["description"],
+        event["reference"],
+        _json(event["metadata"]),
+        event["request_id"],
+        event["received_at_us"],
+        event["occurred_at_us"],
+    )
+
+
+def _ledger(rows: Rows, event: Event) -> None:
+    booked = event["booked_at_us"]
+    for entry in event["entries"]:
+        account_id, share, version = entry["account_id"], entry["share"], entry["version"]
+        posted, held = entry["posted_minor"], entry["held_minor"]
+        rows.entries.append(
+            (
+                account_id,
+                share,
+                version,
+                entry["amount_minor"],
+                posted,
+                held,
+                entry["currency"],
+                event["transfer_id"],
+                booked,
+                event["effective_at_us"],
+                event["position"],
+            )
+        )
+        known = rows.shares.get((account_id, share))
+        if known is None or version > known[2]:
+            rows.shares[account_id, share] = (account_id, share, version, posted, held, booked)
+    if event["type"] == "account.opened":
+        rows.accounts.setdefault(event["account_id"], _account_row(event))
+
+
+def _account_row(event: Event) -> tuple[Any, ...]:
+    return (
+        event["account_id"],
+        event["tenant"],
+        event["account_kind"],
+        event["currency"],
+        event["account_name"],
+        _ACCOUNT_STATUS,
+        event["min_balance_minor"],
+        event["max_balance_minor"],
+        _json(event["metadata"]),
+        event["booked_at_us"],
+    )
+
+
+def _webhook(rows: Rows, event: Event) -> None:
+    """The first delivery gives time and body; a conflict stays visible; deliveries count up."""
+    key = (event["source"], event["partner_event_id"])
+    status = "conflicted" if event["type"] == "webhook.conflicted" else "accepted"
+    known = rows.webhooks.get(key)
+    if known is None:
+        rest = (status, event["deliveries"], event["received_at_us"], event["body_hash"])
+        rows.webhooks[key] = (*key, *rest)
+        return
+    if known[2] == "conflicted":
+        status = "conflicted"
+    rows.webhooks[key] = (*key, status, max(known[3], event["deliveries"]), *known[4:])
+
+
+def _json(pairs: dict[str, str]) -> str:
+    return orjson.dumps(pairs).decode()

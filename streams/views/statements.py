@@ -1,0 +1,79 @@
+"""The SQL that writes the read model: one statement a table, whole batches by unnest, all
+idempotent. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+PAYMENTS: Final = """
+insert into payments (payment_id, tenant, idempotency_key, identity, status, version, reason,
+    detail, amount_minor, currency, source_account, destination_account, method, capture,
+    description, reference, metadata, request_id, created_at_us, updated_at_us)
+select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[],
+    $7::text[], $8::text[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::text[],
+    $14::text[], $15::text[], $16::text[], $17::jsonb[], $18::text[], $19::bigint[], $20::bigint[])
+on conflict (payment_id) do update set status = excluded.status, version = excluded.version,
+    reason = excluded.reason, detail = excluded.detail, updated_at_us = excluded.updated_at_us
+where payments.version < excluded.version"""
+
+MARKS: Final = """
+update payments set version = mark.version
+from unnest($1::text[], $2::int[]) as mark (payment_id, version)
+where payments.payment_id = mark.payment_id and payments.version < mark.version"""
+
+TIMELINE: Final = """
+insert into payment_timeline (payment_id, version, at_us, event, reason, detail, event_id)
+select * from unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::text[], $6::text[],
+    $7::text[])
+on conflict do nothing"""
+
+ACCOUNTS: Final = """
+insert into accounts (account_id, tenant, kind, currency, name, status, min_balance_minor,
+    max_balance_minor, metadata, created_at_us)
+select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
+    $7::bigint[], $8::bigint[], $9::jsonb[], $10::bigint[])
+on conflict do nothing"""
+
+SHARES: Final = """
+insert into account_shares (account_id, share, version, posted_minor, held_minor, updated_at_us)
+select * from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
+on conflict (account_id, share) do update set version = excluded.version,
+    posted_minor = excluded.posted_minor, held_minor = excluded.held_minor,
+    updated_at_us = excluded.updated_at_us
+where account_shares.version < excluded.version"""
+
+ENTRIES: Final = """
+insert into entries (account_id, share, version, amount_minor, posted_minor, held_minor, currency,
+    transfer_id, booked_at_us, effective_at_us, ledger_position)
+select * from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+    $7::text[], $8::text[], $9::bigint[], $10::bigint[], $11::bigint[])
+on conflict do nothing"""
+
+WEBHOOKS: Final = """
+insert into webhook_events (source, partner_event_id, status, deliveries, first_received_at_us,
+    body_hash)
+select * from unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::bigint[], $6::text[])
+on conflict (source, partner_event_id) do update set
+    status = case when webhook_events.status = 'conflicted' then 'conflicted'
+        else excluded.status end,
+    deliveries = greatest(webhook_events.deliveries, excluded.deliveries)"""
+
+CLAIM: Final = """
+insert into view_offsets (topic, partition, epoch)
+select topic, partition, 1 from unnest($1::text[], $2::int[]) as claimed (topic, partition)
+on conflict (topic, partition) do update set epoch = view_offsets.epoch + 1
+returning topic, partition, epoch, next_offset"""
+
+ADVANCE: Final = """
+update view_offsets as stored set next_offset = moved.next
+from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[])
+    as moved (topic, partition, epoch, first, next)
+where stored.topic = moved.topic and stored.partition = moved.partition
+    and stored.epoch = moved.epoch and stored.next_offset is not distinct from moved.first"""
+
+
+def columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
+    """Turn rows into the arrays that the statements take."""
+    return [list(column) for column in zip(*rows, strict=True)]

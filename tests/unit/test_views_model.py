@@ -1,0 +1,372 @@
+"""What the read model must say about any log, told twice: batch by batch, and all at once.
+
+`make_log` writes a plausible log, `expected` says what the tables must hold by looking at the whole
+of it, without batches, order of arrival or replays. `Tables` does in memory what the statements do.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas import ids, wire
+from streams.views.rows import LEDGER, PAYMENTS, WEBHOOKS, Rows, fold
+
+PARTITIONS = 4
+
+Entry = tuple[str, int, dict[str, Any]]
+Contents = dict[str, dict[Any, tuple[Any, ...]]]
+
+
+def make_log(rng: random.Random, payments: int) -> list[Entry]:
+    """Events as the services write them: in order per key, mixed otherwise."""
+    accounts = [ids.account_id("t", f"a{i}", "customer") for i in range(6)]
+    queues = [_account(account, n) for n, account in enumerate(accounts)]
+    queues += [_webhook(rng, n) for n in range(payments // 3 + 1)]
+    versions: dict[tuple[str, int], list[int]] = {}
+    log: list[Entry] = [entry for queue in queues[: len(accounts)] for entry in queue]
+    waiting = queues[len(accounts) :] + [_payment(rng, n, accounts) for n in range(payments)]
+    while waiting:
+        queue = rng.choice(waiting)
+        topic, partition, event = queue.pop(0)
+        for entry in event.get("entries", ()):
+            version, posted = versions.setdefault((entry["account_id"], entry["share"]), [0, 0])
+            entry["version"], entry["posted_minor"] = version + 1, posted + entry["amount_minor"]
+            versions[entry["account_id"], entry["share"]] = [version + 1, entry["posted_minor"]]
+        log.append((topic, partition, event))
+        waiting = [left for left in waiting if left]
+    return log
+
+
+def _account(account: str, n: int) -> list[Entry]:
+    event = _ledger_event(account, account, n) | {
+        "type": "account.opened",
+        "account_id": account,
+        "currency": "EUR",
+        "account_kind": "customer",
+        "account_name": f"Account {n}",
+        "min_balance_minor": 0,
+        "metadata": {"n": str(n)},
+    }
+    return [(LEDGER, event["ledger_partition"], event)]
+
+
+def _payment(rng: random.Random, n: int, accounts: list[str]) -> list[Entry]:
+    source, destination = rng.sample(accounts, 2)
+    payment = ids.payment_id("t", f"k{n}", source)
+    partition = ids.slot_of(source) % PARTITIONS
+    settled = rng.random() < 0.8
+    amount = rng.randrange(1, 500)
+    common = {
+        "resource_id": payment,
+        "tenant": "t",
+        "idempotency_key": f"k{n}",
+        "identity": ids.identity_of(payment),
+        "body_hash": "h",
+        "slot": ids.slot_of(source),
+        "home_account": source,
+        "request_id": f"r{n}",
+        "received_at_us": 1_000 + n,
+        "reason": None,
+        "detail": None,
+        "method": "internal",
+        "amount_minor": amount,
+        "currency": "EUR",
+        "source_account": source,
+        "destination_account": destination,
+        "capture": "automatic",
+        "description": None,
+        "reference": None,
+        "metadata": {},
+    }
+    names = ["accepted", "settled" if settled else "rejected"]
+    for _ in range(rng.choice((0, 0, 0, 1, 2))):
+        names.insert(rng.randrange(1, len(names) + 1), "conflicted")
+    status, entries, posted = "accepted", [], False
+    for version, name in enumerate(names, 1):
+        status = name if name != "conflicted" else status
+        event = common | {
+            "type": f"payment.{name}",
+            "event_id": f"e-{n}-{version}",
+            "status": status,
+            "version": version,
+            "occurred_at_us": 2_000 + 10 * n + version,
+        }
+        if name == "accepted":
+            event |= {"description": f"payment {n}", "reference": "ref", "metadata": {"é": str(n)}}
+        if name == "rejected":
+            event |= {"reason": "insufficient_funds", "detail": "no"}
+        if name == "conflicted":
+            event |= {"reason": "idempotency_key_reused", "request_id": f"other-{n}"}
+        if name == "settled" and not posted:
+            entries.append(_transfer(payment, source, destination, amount, n))
+        entries.append((PAYMENTS, partition, event))
+    return entries
+
+
+def _transfer(payment: str, source: str, destination: str, amount: int, n: int) -> Entry:
+    event = _ledger_event(payment, source, n) | {"type": "transfer.posted", "transfer_id": payment}
+    share = event["ledger_partition"]
+    event["entries"] = [
+        {"account_id": account, "share": share, "amount_minor": signed, "currency": "EUR"}
+        | {"version": 0, "posted_minor": 0, "held_minor": 0}
+        for account, signed in ((source, -amount), (destination, amount))
+    ]
+    return LEDGER, share, event
+
+
+def _ledger_event(saga: str, home: str, n: int) -> dict[str, Any]:
+    return {
+        "type": "transfer.rejected",
+        "event_id": f"l-{saga}",
+        "command_id": f"{saga}/post/1",
+        "saga_id": saga,
+        "tenant": "t",
+        "identity": ids.identity_of(saga),
+        "body_hash": "h",
+        "slot": ids.slot_of(home),
+        "home_account": home,
+        "ledger_partition": ids.slot_of(home) % PARTITIONS,
+        "position": n + 1,
+        "command_offset": n,
+        "booked_at_us": 5_000 + n,
+        "effective_at_us": 5_000 + n,
+        "transfer_id": None,
+        "reason": None,
+        "detail": None,
+        "failed_leg": None,
+        "repeated": False,
+        "entries": [],
+        "chain_hash": "c",
+        "account_id": None,
+        "currency": None,
+        "account_kind": None,
+        "account_name": None,
+        "min_balance_minor": None,
+        "max_balance_minor": None,
+        "reference": None,
+        "metadata": {},
+    }
+
+
+def _webhook(rng: random.Random, n: int) -> list[Entry]:
+    slot = ids.slot_of_key(ids.webhook_key("acme", f"evt{n}"))
+    kinds = ["accepted", *rng.choices(("repeated", "repeated", "conflicted"), k=rng.randrange(3))]
+    return [
+        (
+            WEBHOOKS,
+            slot % PARTITIONS,
+            {
+                "type": f"webhook.{kind}",
+                "event_id": f"w-{n}-{count}",
+                "source": "acme",
+                "partner_event_id": f"evt{n}",
+                "slot": slot,
+                "delivery_id": f"d-{n}-{count}",
+                "received_partition": 0,
+                "received_offset": 10 * n + count,
+                "body_hash": "other" if kind == "conflicted" else f"body{n}",
+                "received_at_us": 9_000 + 10 * n + count,
+                "occurred_at_us": 9_000 + 10 * n + count,
+                "deliveries": count,
+            },
+        )
+        for count, kind in enumerate(kinds, 1)
+    ]
+
+
+def expected(log: list[Entry]) -> Contents:
+    """Say what the tables hold after this log, from the whole of it."""
+    of_payment: dict[str, list[dict[str, Any]]] = {}
+    contents: Contents = {name: {} for name in TABLES}
+    webhooks: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for topic, _, event in log:
+        if topic == PAYMENTS:
+            of_payment.setdefault(event["resource_id"], []).append(event)
+        elif topic == WEBHOOKS:
+            key = (event["source"], event["partner_event_id"])
+            webhooks.setdefault(key, []).append(event)
+        else:
+            _expect_ledger(contents, event)
+    for payment, events in of_payment.items():
+        _expect_payment(contents, payment, events)
+    for key, events in webhooks.items():
+        conflicted = any(event["type"].endswith("conflicted") for event in events)
+        contents["webhook_events"][key] = (
+            *key,
+            "conflicted" if conflicted else "accepted",
+            len(events),
+            events[0]["received_at_us"],
+            events[0]["body_hash"],
+        )
+    return contents
+
+
+def _expect_payment(contents: Contents, payment: str, events: list[dict[str, Any]]) -> None:
+    first = events[0]
+    state = [event for event in events if event["type"] != "payment.conflicted"][-1]
+    contents["payments"][payment] = (
+        payment,
+        "t",
+        first["idempotency_key"],
+        first["identity"],
+        state["status"],
+        len(events),
+        state["reason"],
+        state["detail"],
+        first["amount_minor"],
+        "EUR",
+        first["source_account"],
+        first["destination_account"],
+        "internal",
+        "automatic",
+        first["description"],
+        "ref",
+        first["metadata"],
+        first["request_id"],
+        first["received_at_us"],
+        state["occurred_at_us"],
+    )
+    for event in events:
+        contents["payment_timeline"][payment, event["version"]] = (
+            payment,
+            event["version"],
+            event["occurred_at_us"],
+            event["type"].removeprefix("payment."),
+            event["reason"],
+            event["detail"],
+            event["event_id"],
+        )
+
+
+def _expect_ledger(contents: Contents, event: dict[str, Any]) -> None:
+    if event["type"] == "account.opened":
+        contents["accounts"][event["account_id"]] = (
+            event["account_id"],
+            "t",
+            "customer",
+            "EUR",
+            event["account_name"],
+            "active",
+            0,
+            None,
+            event["metadata"],
+            event["booked_at_us"],
+        )
+    for entry in event["entries"]:
+        share = (entry["account_id"], entry["share"])
+        balances = (entry["posted_minor"], entry["held_minor"])
+        newest = contents["account_shares"].get(share)
+        if newest is None or newest[2] < entry["version"]:
+            row = (*share, entry["version"], *balances, event["booked_at_us"])
+            contents["account_shares"][share] = row
+        contents["entries"][*share, entry["version"]] = (
+            *share,
+            entry["version"],
+            entry["amount_minor"],
+            *balances,
+            "EUR",
+            event["transfer_id"],
+            event["booked_at_us"],
+            event["effective_at_us"],
+            event["position"],
+        )
+
+
+TABLES = {
+    "payments": 1,
+    "payment_timeline": 2,
+    "accounts": 1,
+    "account_shares": 2,
+    "entries": 3,
+    "webhook_events": 2,
+}
+"""The tables, and how many of their first columns are the key."""
+
+
+class Tables:
+    """What the statements do, on dicts."""
+
+    def __init__(self) -> None:
+        self.contents: Contents = {name: {} for name in TABLES}
+
+    def apply(self, rows: Rows) -> None:
+        tables = self.contents
+        for key, new in rows.payments.items():
+            old = tables["payments"].get(key)
+            new = (*new[:16], orjson.loads(new[16]), *new[17:])  # noqa: PLW2901
+            if old is None:
+                tables["payments"][key] = new
+            elif old[5] < new[5]:
+                tables["payments"][key] = (*old[:4], *new[4:8], *old[8:19], new[19])
+        for key, version in rows.marks.items():
+            old = tables["payments"].get(key)
+            if old is not None and old[5] < version:
+                tables["payments"][key] = (*old[:5], version, *old[6:])
+        for row in rows.timeline:
+            tables["payment_timeline"].setdefault(row[:2], row)
+        for key, row in rows.accounts.items():
+            tables["accounts"].setdefault(key, (*row[:8], orjson.loads(row[8]), *row[9:]))
+        for share, row in rows.shares.items():
+            if share not in tables["account_shares"] or (
+                tables["account_shares"][share][2] < row[2]
+            ):
+                tables["account_shares"][share] = row
+        for row in rows.entries:
+            tables["entries"].setdefault(row[:3], row)
+        for hook, row in rows.webhooks.items():
+            old = tables["webhook_events"].get(hook, row)
+            status = "conflicted" if "conflicted" in {old[2], row[2]} else row[2]
+            tables["webhook_events"][hook] = (*hook, status, max(old[3], row[3]), *old[4:])
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 10**6), data=st.data())
+def test_any_batches_with_any_replays_give_what_the_whole_log_says(
+    seed: int, data: st.DataObject
+) -> None:
+    log = make_log(random.Random(seed), 8)
+    tables, reached = Tables(), 0
+    while reached < len(log):
+        start = data.draw(st.integers(max(0, reached - 6), reached), label="replay from")
+        end = data.draw(st.integers(reached + 1, len(log)), label="batch ends")
+        tables.apply(fold((topic, event) for topic, _, event in log[start:end]))
+        reached = end
+    assert tables.contents == expected(log)
+    tables.apply(fold((topic, event) for topic, _, event in log))
+    assert tables.contents == expected(log), "a replay from zero changes nothing"
+
+
+def test_the_logs_of_these_tests_fit_the_schemas() -> None:
+    for topic, _, event in make_log(random.Random(1), 30):
+        assert wire.decode(topic, wire.encode(topic, event)).items() >= event.items()
+
+
+def test_a_conflict_leaves_a_mark_and_changes_nothing_else() -> None:
+    log = [entry for entry in make_log(random.Random(3), 40) if entry[0] == PAYMENTS]
+    before, after = Tables(), Tables()
+    conflict = next(event for _, _, event in log if event["type"] == "payment.conflicted")
+    earlier = [
+        (topic, event)
+        for topic, _, event in log
+        if event["resource_id"] == conflict["resource_id"]
+        and event["version"] < conflict["version"]
+    ]
+    before.apply(fold(earlier))
+    after.apply(fold(earlier))
+    after.apply(fold([(PAYMENTS, conflict)]))
+    old = before.contents["payments"][conflict["resource_id"]]
+    new = after.contents["payments"][conflict["resource_id"]]
+    assert new == (*old[:5], conflict["version"], *old[6:])
+    assert (conflict["resource_id"], conflict["version"]) in after.contents["payment_timeline"]
+
+
+@pytest.mark.parametrize("kind", ["account.opened", "account.rejected", "payout.sent"])
+def test_payment_events_about_anything_but_payments_are_passed_over(kind: str) -> None:
+    event = make_log(random.Random(0), 1)[-1][2] | {"type": kind}
+    assert fold([(PAYMENTS, event)]) == Rows()
