@@ -52,6 +52,36 @@ cdef dict read_gateway_replies_ShareVersion(Cursor* cursor):
     return record
 
 
+cdef int write_gateway_replies_Entry(Buffer* out, dict record) except -1:
+    value = record["account_id"]
+    put_string(out, value)
+    value = record["share"]
+    put_int(out, value)
+    value = record["version"]
+    put_long(out, value)
+    value = record["amount_minor"]
+    put_long(out, value)
+    value = record["currency"]
+    put_string(out, value)
+    value = record["posted_minor"]
+    put_long(out, value)
+    value = record["held_minor"]
+    put_long(out, value)
+    return 0
+
+
+cdef dict read_gateway_replies_Entry(Cursor* cursor):
+    cdef dict record = {}
+    record["account_id"] = get_string(cursor)
+    record["share"] = get_int(cursor)
+    record["version"] = get_long(cursor)
+    record["amount_minor"] = get_long(cursor)
+    record["currency"] = get_string(cursor)
+    record["posted_minor"] = get_long(cursor)
+    record["held_minor"] = get_long(cursor)
+    return record
+
+
 cdef int write_gateway_replies_GatewayReply(Buffer* out, dict record) except -1:
     value = record["request_id"]
     put_string(out, value)
@@ -93,6 +123,66 @@ cdef int write_gateway_replies_GatewayReply(Buffer* out, dict record) except -1:
         for item1 in <list?>value:
             write_gateway_replies_ShareVersion(out, item1)
     put_byte(out, 0)
+    value = record.get("operation_id", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_string(out, value)
+    value = record.get("failed_leg", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_int(out, value)
+    value = record.get("captured_minor", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_long(out, value)
+    value = record.get("refunded_minor", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_long(out, value)
+    value = record.get("expires_at_us", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_long(out, value)
+    value = record.get("booked_at_us", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_long(out, value)
+    value = record.get("effective_at_us", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_long(out, value)
+    value = record.get("debits_frozen", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_boolean(out, value)
+    value = record.get("credits_frozen", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_boolean(out, value)
+    value = record.get("entries", [])
+    if value:
+        put_long(out, len(value))
+        for item1 in <list?>value:
+            write_gateway_replies_Entry(out, item1)
+    put_byte(out, 0)
     return 0
 
 
@@ -130,6 +220,50 @@ cdef dict read_gateway_replies_GatewayReply(Cursor* cursor):
             (<list>items).append(item)
         count = get_block(cursor)
     record["shares"] = items
+    if get_branch(cursor) == 0:
+        record["operation_id"] = None
+    else:
+        record["operation_id"] = get_string(cursor)
+    if get_branch(cursor) == 0:
+        record["failed_leg"] = None
+    else:
+        record["failed_leg"] = get_int(cursor)
+    if get_branch(cursor) == 0:
+        record["captured_minor"] = None
+    else:
+        record["captured_minor"] = get_long(cursor)
+    if get_branch(cursor) == 0:
+        record["refunded_minor"] = None
+    else:
+        record["refunded_minor"] = get_long(cursor)
+    if get_branch(cursor) == 0:
+        record["expires_at_us"] = None
+    else:
+        record["expires_at_us"] = get_long(cursor)
+    if get_branch(cursor) == 0:
+        record["booked_at_us"] = None
+    else:
+        record["booked_at_us"] = get_long(cursor)
+    if get_branch(cursor) == 0:
+        record["effective_at_us"] = None
+    else:
+        record["effective_at_us"] = get_long(cursor)
+    if get_branch(cursor) == 0:
+        record["debits_frozen"] = None
+    else:
+        record["debits_frozen"] = get_boolean(cursor)
+    if get_branch(cursor) == 0:
+        record["credits_frozen"] = None
+    else:
+        record["credits_frozen"] = get_boolean(cursor)
+    items = []
+    count = get_block(cursor)
+    while count != 0:
+        for _ in range(count):
+            item = read_gateway_replies_Entry(cursor)
+            (<list>items).append(item)
+        count = get_block(cursor)
+    record["entries"] = items
     return record
 
 def encode_gateway_replies(bytes frame, dict record):
@@ -269,6 +403,56 @@ cdef int write_ledger_commands_LedgerCommand(Buffer* out, dict record) except -1
     else:
         put_byte(out, 2)
         put_long(out, value)
+    value = record.get("hold_id", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_string(out, value)
+    value = record.get("expires_at_us", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_long(out, value)
+    value = record.get("amount_minor", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_long(out, value)
+    value = record.get("original_id", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_string(out, value)
+    value = record.get("original_leg", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_int(out, value)
+    value = record.get("dry_run", False)
+    put_boolean(out, value)
+    value = record.get("reservation_id", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_string(out, value)
+    value = record.get("debits", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_boolean(out, value)
+    value = record.get("credits", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_boolean(out, value)
     return 0
 
 
@@ -341,6 +525,39 @@ cdef dict read_ledger_commands_LedgerCommand(Cursor* cursor):
         record["max_balance_minor"] = None
     else:
         record["max_balance_minor"] = get_long(cursor)
+    if get_branch(cursor) == 0:
+        record["hold_id"] = None
+    else:
+        record["hold_id"] = get_string(cursor)
+    if get_branch(cursor) == 0:
+        record["expires_at_us"] = None
+    else:
+        record["expires_at_us"] = get_long(cursor)
+    if get_branch(cursor) == 0:
+        record["amount_minor"] = None
+    else:
+        record["amount_minor"] = get_long(cursor)
+    if get_branch(cursor) == 0:
+        record["original_id"] = None
+    else:
+        record["original_id"] = get_string(cursor)
+    if get_branch(cursor) == 0:
+        record["original_leg"] = None
+    else:
+        record["original_leg"] = get_int(cursor)
+    record["dry_run"] = get_boolean(cursor)
+    if get_branch(cursor) == 0:
+        record["reservation_id"] = None
+    else:
+        record["reservation_id"] = get_string(cursor)
+    if get_branch(cursor) == 0:
+        record["debits"] = None
+    else:
+        record["debits"] = get_boolean(cursor)
+    if get_branch(cursor) == 0:
+        record["credits"] = None
+    else:
+        record["credits"] = get_boolean(cursor)
     return record
 
 def encode_ledger_commands(bytes frame, dict record):
@@ -505,6 +722,68 @@ cdef int write_ledger_events_LedgerEvent(Buffer* out, dict record) except -1:
             put_string(out, key1)
             put_string(out, item1)
     put_byte(out, 0)
+    value = record.get("hold_id", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_string(out, value)
+    value = record.get("amount_minor", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_long(out, value)
+    value = record.get("remaining_minor", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_long(out, value)
+    value = record.get("expires_at_us", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_long(out, value)
+    value = record.get("original_id", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_string(out, value)
+    value = record.get("original_leg", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_int(out, value)
+    value = record.get("dry_run", False)
+    put_boolean(out, value)
+    value = record.get("reservation_id", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_string(out, value)
+    value = record.get("debits_frozen", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_boolean(out, value)
+    value = record.get("credits_frozen", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_boolean(out, value)
+    value = record.get("closed", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_boolean(out, value)
     return 0
 
 
@@ -586,6 +865,47 @@ cdef dict read_ledger_events_LedgerEvent(Cursor* cursor):
             (<dict>pairs)[name] = get_string(cursor)
         count = get_block(cursor)
     record["metadata"] = pairs
+    if get_branch(cursor) == 0:
+        record["hold_id"] = None
+    else:
+        record["hold_id"] = get_string(cursor)
+    if get_branch(cursor) == 0:
+        record["amount_minor"] = None
+    else:
+        record["amount_minor"] = get_long(cursor)
+    if get_branch(cursor) == 0:
+        record["remaining_minor"] = None
+    else:
+        record["remaining_minor"] = get_long(cursor)
+    if get_branch(cursor) == 0:
+        record["expires_at_us"] = None
+    else:
+        record["expires_at_us"] = get_long(cursor)
+    if get_branch(cursor) == 0:
+        record["original_id"] = None
+    else:
+        record["original_id"] = get_string(cursor)
+    if get_branch(cursor) == 0:
+        record["original_leg"] = None
+    else:
+        record["original_leg"] = get_int(cursor)
+    record["dry_run"] = get_boolean(cursor)
+    if get_branch(cursor) == 0:
+        record["reservation_id"] = None
+    else:
+        record["reservation_id"] = get_string(cursor)
+    if get_branch(cursor) == 0:
+        record["debits_frozen"] = None
+    else:
+        record["debits_frozen"] = get_boolean(cursor)
+    if get_branch(cursor) == 0:
+        record["credits_frozen"] = None
+    else:
+        record["credits_frozen"] = get_boolean(cursor)
+    if get_branch(cursor) == 0:
+        record["closed"] = None
+    else:
+        record["closed"] = get_boolean(cursor)
     return record
 
 def encode_ledger_events(bytes frame, dict record):
@@ -606,6 +926,27 @@ def decode_ledger_events(bytes data, Py_ssize_t offset):
     cursor_end(&cursor)
     return record
 
+
+
+cdef int write_payments_events_Leg(Buffer* out, dict record) except -1:
+    value = record["source"]
+    put_string(out, value)
+    value = record["destination"]
+    put_string(out, value)
+    value = record["amount_minor"]
+    put_long(out, value)
+    value = record["currency"]
+    put_string(out, value)
+    return 0
+
+
+cdef dict read_payments_events_Leg(Cursor* cursor):
+    cdef dict record = {}
+    record["source"] = get_string(cursor)
+    record["destination"] = get_string(cursor)
+    record["amount_minor"] = get_long(cursor)
+    record["currency"] = get_string(cursor)
+    return record
 
 
 cdef int write_payments_events_PaymentEvent(Buffer* out, dict record) except -1:
@@ -736,6 +1077,48 @@ cdef int write_payments_events_PaymentEvent(Buffer* out, dict record) except -1:
     else:
         put_byte(out, 2)
         put_long(out, value)
+    value = record.get("operation_id", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_string(out, value)
+    value = record.get("authorized_minor", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_long(out, value)
+    value = record.get("captured_minor", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_long(out, value)
+    value = record.get("refunded_minor", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_long(out, value)
+    value = record.get("expires_at_us", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_long(out, value)
+    value = record.get("effective_at_us", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_long(out, value)
+    value = record.get("legs", [])
+    if value:
+        put_long(out, len(value))
+        for item1 in <list?>value:
+            write_payments_events_Leg(out, item1)
+    put_byte(out, 0)
     return 0
 
 
@@ -824,6 +1207,38 @@ cdef dict read_payments_events_PaymentEvent(Cursor* cursor):
         record["ledger_position"] = None
     else:
         record["ledger_position"] = get_long(cursor)
+    if get_branch(cursor) == 0:
+        record["operation_id"] = None
+    else:
+        record["operation_id"] = get_string(cursor)
+    if get_branch(cursor) == 0:
+        record["authorized_minor"] = None
+    else:
+        record["authorized_minor"] = get_long(cursor)
+    if get_branch(cursor) == 0:
+        record["captured_minor"] = None
+    else:
+        record["captured_minor"] = get_long(cursor)
+    if get_branch(cursor) == 0:
+        record["refunded_minor"] = None
+    else:
+        record["refunded_minor"] = get_long(cursor)
+    if get_branch(cursor) == 0:
+        record["expires_at_us"] = None
+    else:
+        record["expires_at_us"] = get_long(cursor)
+    if get_branch(cursor) == 0:
+        record["effective_at_us"] = None
+    else:
+        record["effective_at_us"] = get_long(cursor)
+    items = []
+    count = get_block(cursor)
+    while count != 0:
+        for _ in range(count):
+            item = read_payments_events_Leg(cursor)
+            (<list>items).append(item)
+        count = get_block(cursor)
+    record["legs"] = items
     return record
 
 def encode_payments_events(bytes frame, dict record):
@@ -844,6 +1259,27 @@ def decode_payments_events(bytes data, Py_ssize_t offset):
     cursor_end(&cursor)
     return record
 
+
+
+cdef int write_payments_requests_Leg(Buffer* out, dict record) except -1:
+    value = record["source"]
+    put_string(out, value)
+    value = record["destination"]
+    put_string(out, value)
+    value = record["amount_minor"]
+    put_long(out, value)
+    value = record["currency"]
+    put_string(out, value)
+    return 0
+
+
+cdef dict read_payments_requests_Leg(Cursor* cursor):
+    cdef dict record = {}
+    record["source"] = get_string(cursor)
+    record["destination"] = get_string(cursor)
+    record["amount_minor"] = get_long(cursor)
+    record["currency"] = get_string(cursor)
+    return record
 
 
 cdef int write_payments_requests_PaymentRequest(Buffer* out, dict record) except -1:
@@ -961,6 +1397,56 @@ cdef int write_payments_requests_PaymentRequest(Buffer* out, dict record) except
     else:
         put_byte(out, 2)
         put_int(out, value)
+    value = record.get("target_id", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_string(out, value)
+    value = record.get("legs", [])
+    if value:
+        put_long(out, len(value))
+        for item1 in <list?>value:
+            write_payments_requests_Leg(out, item1)
+    put_byte(out, 0)
+    value = record.get("effective_at_us", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_long(out, value)
+    value = record.get("dry_run", False)
+    put_boolean(out, value)
+    value = record.get("debits", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_boolean(out, value)
+    value = record.get("credits", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_boolean(out, value)
+    value = record.get("answer", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_string(out, value)
+    value = record.get("answer_reason", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_string(out, value)
+    value = record.get("answer_step", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_string(out, value)
     return 0
 
 
@@ -1045,6 +1531,43 @@ cdef dict read_payments_requests_PaymentRequest(Cursor* cursor):
         record["reply_partition"] = None
     else:
         record["reply_partition"] = get_int(cursor)
+    if get_branch(cursor) == 0:
+        record["target_id"] = None
+    else:
+        record["target_id"] = get_string(cursor)
+    items = []
+    count = get_block(cursor)
+    while count != 0:
+        for _ in range(count):
+            item = read_payments_requests_Leg(cursor)
+            (<list>items).append(item)
+        count = get_block(cursor)
+    record["legs"] = items
+    if get_branch(cursor) == 0:
+        record["effective_at_us"] = None
+    else:
+        record["effective_at_us"] = get_long(cursor)
+    record["dry_run"] = get_boolean(cursor)
+    if get_branch(cursor) == 0:
+        record["debits"] = None
+    else:
+        record["debits"] = get_boolean(cursor)
+    if get_branch(cursor) == 0:
+        record["credits"] = None
+    else:
+        record["credits"] = get_boolean(cursor)
+    if get_branch(cursor) == 0:
+        record["answer"] = None
+    else:
+        record["answer"] = get_string(cursor)
+    if get_branch(cursor) == 0:
+        record["answer_reason"] = None
+    else:
+        record["answer_reason"] = get_string(cursor)
+    if get_branch(cursor) == 0:
+        record["answer_step"] = None
+    else:
+        record["answer_step"] = get_string(cursor)
     return record
 
 def encode_payments_requests(bytes frame, dict record):
@@ -1345,11 +1868,11 @@ DECODERS = {
     "webhooks.received": decode_webhooks_received,
 }
 FINGERPRINTS = {
-    "gateway.replies": "5d89fd0789dffc435c39ea3cc7d8cb91a801bac86df6f5aa828bea2f7adb7429",
-    "ledger.commands": "07e17b9954960388e09a80346a838b5fca03c2cb6fdd3dc2ed029a1a92185c7a",
-    "ledger.events": "9cc27ac392d8bddcbfc4941a013ddfeea226e43086ac441ad8fba869932f4dea",
-    "payments.events": "c3d5db6d39ca017ad31391a8be894c1dabbdf58eec097f6431b703ef97386082",
-    "payments.requests": "00f71294359aa2812ab18e6e3256b46a5d0fba81763ca3963da0d8c388085750",
+    "gateway.replies": "a5619991318e7f0857f6a28e50928204b9205b9fbba7c00166bb3ddb645d1ac1",
+    "ledger.commands": "c904129035b72d55eea790b4fd16050dfdd672fdc76d7b4f8d07af99580e834c",
+    "ledger.events": "0689700755bb3f17454d40c539cfd2e96947fb35ee9bb7d93fff444dff573ce2",
+    "payments.events": "fac972846244f3460fc19feb50af5588f8dc5eed80069c2a4c5d420542e7e8e7",
+    "payments.requests": "b40bc93fb0b5e66a5631d3f9b165273cb41bbc85cb371e4d7a278e72f9a74948",
     "webhooks.events": "b15eb503e37451f2c91089165b0ed621ce963138e0541c0f8e4a0a430299c295",
     "webhooks.quarantine": "de244b6a8fcf44829f0df35b536f690f780f6ac5d16add830d29de0dfb8f16f9",
     "webhooks.received": "cb62322417c1f4afe14497c8c6be4fd21129524fafaa97e7c6159906ef33be13",
