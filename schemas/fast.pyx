@@ -1447,6 +1447,12 @@ cdef int write_payments_requests_PaymentRequest(Buffer* out, dict record) except
     else:
         put_byte(out, 2)
         put_string(out, value)
+    value = record.get("answer_remaining_minor", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_long(out, value)
     return 0
 
 
@@ -1568,6 +1574,10 @@ cdef dict read_payments_requests_PaymentRequest(Cursor* cursor):
         record["answer_step"] = None
     else:
         record["answer_step"] = get_string(cursor)
+    if get_branch(cursor) == 0:
+        record["answer_remaining_minor"] = None
+    else:
+        record["answer_remaining_minor"] = get_long(cursor)
     return record
 
 def encode_payments_requests(bytes frame, dict record):
@@ -1872,7 +1882,7 @@ FINGERPRINTS = {
     "ledger.commands": "c904129035b72d55eea790b4fd16050dfdd672fdc76d7b4f8d07af99580e834c",
     "ledger.events": "0689700755bb3f17454d40c539cfd2e96947fb35ee9bb7d93fff444dff573ce2",
     "payments.events": "fac972846244f3460fc19feb50af5588f8dc5eed80069c2a4c5d420542e7e8e7",
-    "payments.requests": "b40bc93fb0b5e66a5631d3f9b165273cb41bbc85cb371e4d7a278e72f9a74948",
+    "payments.requests": "320c3e1f9e69fad810d35fad056a172d79bc88d04941aac64f9e2fd30c94a320",
     "webhooks.events": "b15eb503e37451f2c91089165b0ed621ce963138e0541c0f8e4a0a430299c295",
     "webhooks.quarantine": "de244b6a8fcf44829f0df35b536f690f780f6ac5d16add830d29de0dfb8f16f9",
     "webhooks.received": "cb62322417c1f4afe14497c8c6be4fd21129524fafaa97e7c6159906ef33be13",

@@ -2,6 +2,7 @@
 
     acct_c2f1_<26>   account: kind (c customer, e external), slot in hex, identity
     pay_2f1_<26>     payment: slot of its home account in hex, identity
+    tr_2f1_<26>      transfer: the same
 
 `slot = murmur2(routing key) mod 1024`, fixed for ever. The routing key is the home account's id,
 which is also the Kafka key; an account id is sealed so that its own murmur2 gives the slot that it
@@ -29,6 +30,7 @@ _CODE_BY_KIND: Final = {kind: code for code, kind in _KIND_BY_CODE.items()}
 _BASE32: Final = "abcdefghijklmnopqrstuvwxyz234567"
 _ACCOUNT: Final = re.compile(r"acct_[ce]([0-3][0-9a-f]{2})_[a-z2-7]{26}")
 _PAYMENT: Final = re.compile(r"pay_([0-3][0-9a-f]{2})_[a-z2-7]{26}")
+_TRANSFER: Final = re.compile(r"tr_([0-3][0-9a-f]{2})_[a-z2-7]{26}")
 
 
 def murmur2(data: bytes) -> int:
@@ -55,9 +57,19 @@ def payment_id(tenant: str, idempotency_key: str, home: str) -> str:
     return f"pay_{slot_of(home):03x}_{_hash('payment', tenant, idempotency_key)}"
 
 
+def transfer_id(tenant: str, idempotency_key: str, home: str) -> str:
+    """Derive a transfer's id; the slot is that of its home account."""
+    return f"tr_{slot_of(home):03x}_{_hash('transfer', tenant, idempotency_key)}"
+
+
+def operation_identity(tenant: str, idempotency_key: str) -> str:
+    """Derive the identity of what is done to a payment, a transfer or an account."""
+    return _hash("operation", tenant, idempotency_key)
+
+
 def slot_of(any_id: str) -> int:
-    """Read the slot (0..1023) that an account or payment id carries; Rejected when malformed."""
-    match = _ACCOUNT.fullmatch(any_id) or _PAYMENT.fullmatch(any_id)
+    """Read the slot (0..1023) that an id of ours carries; Rejected when malformed."""
+    match = _ACCOUNT.fullmatch(any_id) or _PAYMENT.fullmatch(any_id) or _TRANSFER.fullmatch(any_id)
     if match is None:
         raise Rejected("id_malformed", f"{any_id[:64]!r} is not an id of ours")
     return int(match[1], 16)
@@ -71,6 +83,11 @@ def is_account_id(text: str) -> bool:
 def is_payment_id(text: str) -> bool:
     """Tell whether `text` has the form of a payment id."""
     return _PAYMENT.fullmatch(text) is not None
+
+
+def is_transfer_id(text: str) -> bool:
+    """Tell whether `text` has the form of a transfer id."""
+    return _TRANSFER.fullmatch(text) is not None
 
 
 def identity_of(any_id: str) -> str:

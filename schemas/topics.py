@@ -53,9 +53,17 @@ TASKS: Final = ("payments", "webhooks")
 """The stream tasks; each has a compacted changelog of its own."""
 
 
+TASKS_WITH_TIMERS: Final = ("payments",)
+
+
 def changelog(task: str) -> str:
     """Name the changelog of a task."""
     return f"{task}.changelog"
+
+
+def timers(task: str) -> str:
+    """Name the topic that a task's timers fire on."""
+    return f"{task}.timers"
 
 
 def dead_letters(topic: str) -> str:
@@ -80,8 +88,13 @@ def _rows() -> list[Topic]:
         )
         for task in TASKS
     ]
+    rows += [
+        Topic(timers(task), "slot and name", "streams", 30 * DAY_MS, landing="raw")
+        for task in TASKS_WITH_TIMERS
+    ]
     consumed = (
         ("payments.requests", "streams"),
+        ("payments.timers", "streams"),
         ("webhooks.received", "streams"),
         ("ledger.events", "streams"),
         ("ledger.commands", "ledger_writer"),

@@ -1,7 +1,7 @@
-"""Records out of sagas: ledger commands, payment events, replies. Pure.
+"""Records out of sagas and operations: ledger commands, payment events, replies. Pure.
 
-Everything derives from the saga, the record that moved it and log time, so a replay builds the
-same bytes.
+Everything derives from the saga, the record that moved it and log time, so a replay builds the same
+bytes.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 from schemas.ids import command_id, identity_of, slot_of
-from streams.payments.saga import STATUS
-from streams.payments.state import Saga, Waiter
+from streams.payments.saga import OPERATIONS, STATUS, OperationState
+from streams.payments.state import TIMELINE_MAX, Operation, Saga, Waiter
 
 Fields = dict[str, Any]
 
 
 def saga(request: Fields, at_us: int) -> Fields:
     """Return the fields of a new saga that come from its request."""
+    expires_in_s = request["expires_in_s"]
     return {
         "resource_id": request["resource_id"],
         "tenant": request["tenant"],
@@ -32,23 +33,26 @@ def saga(request: Fields, at_us: int) -> Fields:
         "destination_account": request["destination_account"],
         "method": request["method"],
         "capture": request["capture"],
+        "expires_at_us": None if expires_in_s is None else at_us + expires_in_s * 1_000_000,
+        "effective_at_us": request["effective_at_us"],
+        "dry_run": request["dry_run"],
     }
 
 
-def command(of: Saga, kind: str, request: Fields, reason: str | None) -> Fields:
-    """Build the one command of a saga: `transfer.post`, `transfer.reject` or `account.open`."""
+def opening_command(of: Saga, kind: str, request: Fields, reason: str | None) -> Fields:
+    """Build the command that begins a saga: post, reject, hold or open."""
     step = kind.partition(".")[2]
     opening = kind == "account.open"
-    legs = []
-    if not opening:
-        legs.append(
+    legs = request["legs"]
+    if not opening and not legs:
+        legs = [
             {
                 "source": of.source_account,
                 "destination": of.destination_account,
                 "amount_minor": of.amount_minor,
                 "currency": of.currency,
             }
-        )
+        ]
     return {
         "type": kind,
         "command_id": command_id(of.resource_id, step, 1),
@@ -59,7 +63,7 @@ def command(of: Saga, kind: str, request: Fields, reason: str | None) -> Fields:
         "requested_at_us": of.accepted_at_us,
         "transfer_id": None if opening else of.resource_id,
         "legs": legs,
-        "effective_at_us": None,
+        "effective_at_us": of.effective_at_us,
         "reason": reason,
         "reference": request["reference"],
         "metadata": request["metadata"],
@@ -69,6 +73,55 @@ def command(of: Saga, kind: str, request: Fields, reason: str | None) -> Fields:
         "account_name": request["account_name"],
         "min_balance_minor": request["min_balance_minor"],
         "max_balance_minor": request["max_balance_minor"],
+        "hold_id": of.resource_id if kind == "hold.place" else None,
+        "expires_at_us": of.expires_at_us if kind == "hold.place" else None,
+        "dry_run": of.dry_run,
+    }
+
+
+def operation_command(of: Operation, request: Fields, home_account: str, at_us: int) -> Fields:
+    """Build the command of an operation; its identity is the operation's own key."""
+    kind = OPERATIONS[of.kind]
+    step = of.kind.partition(".")[2]
+    target = request["target_id"]
+    return {
+        "type": kind,
+        "command_id": command_id(of.resource_id, f"{step}-{of.identity}", 1),
+        "saga_id": of.resource_id,
+        "step": f"{step}-{of.identity}",
+        "attempt": 1,
+        "tenant": of.tenant,
+        "identity": of.identity,
+        "body_hash": of.body_hash,
+        "slot": slot_of(home_account),
+        "home_account": home_account,
+        "requested_at_us": at_us,
+        "transfer_id": of.resource_id,
+        "hold_id": target if kind.startswith("hold.") else None,
+        "original_id": target if kind == "transfer.reverse" else None,
+        "amount_minor": request["amount_minor"],
+        "account_id": target if kind.startswith("account.") else None,
+        "debits": request["debits"],
+        "credits": request["credits"],
+        "reason": "voided" if kind == "hold.void" else None,
+        "reference": request["reference"],
+        "metadata": request["metadata"],
+    }
+
+
+def expiry_command(of: Saga, at_us: int) -> Fields:
+    """Build the command that gives back what is left of a hold whose time is over."""
+    return {
+        "type": "hold.void",
+        "command_id": command_id(of.resource_id, "expire", 1),
+        "saga_id": of.resource_id,
+        "step": "expire",
+        "attempt": 1,
+        **_identity(of),
+        "requested_at_us": at_us,
+        "transfer_id": of.resource_id,
+        "hold_id": of.resource_id,
+        "reason": "expired",
     }
 
 
@@ -93,30 +146,79 @@ def event(of: Saga, kind: str, event_id: str, at_us: int, extra: Fields) -> Fiel
         "source_account": of.source_account,
         "destination_account": of.destination_account,
         "capture": of.capture,
+        "authorized_minor": of.authorized_minor,
+        "captured_minor": of.captured_minor,
+        "refunded_minor": of.refunded_minor,
+        "expires_at_us": of.expires_at_us,
+        "effective_at_us": of.effective_at_us,
         **extra,
     }
 
 
 def reply(of: Saga, to: Waiter, at_us: int, *, conflict: bool = False) -> Fields:
-    """Build the answer to one request that waits."""
-    return {
-        "request_id": to.request_id,
-        "resource_id": of.resource_id,
+    """Build the answer to one request that waits for a saga."""
+    answer = _reply(of.resource_id, to, at_us)
+    answer |= {
         "identity": identity_of(of.resource_id),
         "status": STATUS[of.state],
         "version": of.version,
-        "reason": "idempotency_key_reused" if conflict else of.reason,
-        "detail": "the key was used before with another body" if conflict else of.detail,
-        "conflict": conflict,
+        "reason": of.reason,
+        "detail": of.detail,
+        **_progress(of),
+    }
+    return answer | _CONFLICT if conflict else answer
+
+
+def operation_reply(
+    of: Operation, target: Saga | None, to: Waiter, at_us: int, *, conflict: bool = False
+) -> Fields:
+    """Build the answer to one request that waits for an operation: how its target stands now."""
+    answer = _reply(of.resource_id, to, at_us)
+    answer |= {
+        "operation_id": of.identity,
+        "identity": of.identity,
+        "status": STATUS[target.state] if target else of.state.value,
+        "version": target.version if target else 0,
+        "reason": of.reason,
+        "detail": of.detail,
+        **(_progress(target) if target else {}),
+    }
+    if of.state is OperationState.REFUSED and of.reason is None:
+        answer["reason"] = "refused"
+    return answer | _CONFLICT if conflict else answer
+
+
+_CONFLICT: Fields = {
+    "conflict": True,
+    "reason": "idempotency_key_reused",
+    "detail": "the key was used before with another body",
+}
+
+
+def _reply(resource_id: str, to: Waiter, at_us: int) -> Fields:
+    return {
+        "request_id": to.request_id,
+        "resource_id": resource_id,
+        "conflict": False,
         "repeated": to.repeated,
         "occurred_at_us": at_us,
+    }
+
+
+def _progress(of: Saga) -> Fields:
+    return {
         "timeline": [
-            {"at_us": at, "event": name, "reason": reason} for at, name, reason in of.timeline
+            {"at_us": at, "event": name, "reason": reason}
+            for at, name, reason in of.timeline[-TIMELINE_MAX:]
         ],
         "shares": [
             {"account_id": account, "share": share, "version": version}
             for account, share, version in of.shares
         ],
+        "captured_minor": of.captured_minor,
+        "refunded_minor": of.refunded_minor,
+        "expires_at_us": of.expires_at_us,
+        "effective_at_us": of.effective_at_us,
     }
 
 

@@ -2,9 +2,12 @@
 
 A saga lives from its request to one final state. Every accepted payment claims its identity in the
 ledger, the one that risk refused too (`rejecting`), so that the ledger has exactly one outcome for
-each and a key that was used once, whatever came of it, can never move money under another body. A
-pair that is not in the table is a broken invariant. The ledger repeating an outcome that was
-applied changes nothing.
+each and a key that was used once, whatever came of it, can never move money under another body.
+
+What is done to a payment or an account later (capture, void, refund, freeze ...) is an *operation*
+with a key of its own: pending until the ledger has answered, then applied or refused. The ledger is
+the authority for amounts; a payment's status follows from what it says is left of a hold, or left
+to pay back. A pair that is not in the table is a broken invariant.
 """
 
 from __future__ import annotations
@@ -17,24 +20,43 @@ from schemas.errors import Corrupt
 
 
 class State(Enum):
-    """Where a saga is. The last three are final."""
+    """Where a saga is."""
 
     POSTING = "posting"
     REJECTING = "rejecting"
-    OPENING = "opening"
+    AUTHORIZING = "authorizing"
+    AUTHORIZED = "authorized"
     SETTLED = "settled"
     REJECTED = "rejected"
+    VOIDED = "voided"
+    EXPIRED = "expired"
+    PARTIALLY_REFUNDED = "partially_refunded"
+    REFUNDED = "refunded"
+    OPENING = "opening"
     OPENED = "opened"
+    TRANSFERRING = "transferring"
+    TRANSFERRED = "transferred"
 
 
 class Trigger(Enum):
-    """What moves a saga; the ledger's answers carry its event types as values."""
+    """What moves a saga; those of the ledger are its event types, told apart by what is left."""
 
     PAYMENT_ALLOWED = "payment.allowed"
     PAYMENT_REFUSED = "payment.refused"
+    PAYMENT_TO_HOLD = "payment.to_hold"
     ACCOUNT_REQUESTED = "account.requested"
+    TRANSFER_REQUESTED = "transfer.requested"
     TRANSFER_POSTED = "transfer.posted"
     TRANSFER_REJECTED = "transfer.rejected"
+    HOLD_PLACED = "hold.placed"
+    HOLD_POSTED_PART = "hold.posted, part"
+    HOLD_POSTED_REST = "hold.posted, rest"
+    HOLD_VOIDED = "hold.voided"
+    HOLD_VOIDED_REST = "hold.voided, rest"
+    HOLD_EXPIRED = "hold.expired"
+    HOLD_EXPIRED_REST = "hold.expired, rest"
+    TRANSFER_REVERSED_PART = "transfer.reversed, part"
+    TRANSFER_REVERSED_REST = "transfer.reversed, rest"
     ACCOUNT_OPENED = "account.opened"
     ACCOUNT_REJECTED = "account.rejected"
 
@@ -48,49 +70,119 @@ class Transition:
     command: str | None = None
 
 
-FINAL: Final = frozenset({State.SETTLED, State.REJECTED, State.OPENED})
-
 STATUS: Final = {
     State.POSTING: "accepted",
     State.REJECTING: "accepted",
-    State.OPENING: "accepted",
+    State.AUTHORIZING: "accepted",
+    State.AUTHORIZED: "authorized",
     State.SETTLED: "settled",
     State.REJECTED: "rejected",
+    State.VOIDED: "voided",
+    State.EXPIRED: "expired",
+    State.PARTIALLY_REFUNDED: "partially_refunded",
+    State.REFUNDED: "refunded",
+    State.OPENING: "accepted",
     State.OPENED: "active",
+    State.TRANSFERRING: "accepted",
+    State.TRANSFERRED: "posted",
 }
 """The status that the outside sees."""
 
-TABLE: Final[dict[tuple[State | None, Trigger], Transition]] = {
-    (None, Trigger.PAYMENT_ALLOWED): Transition(
-        State.POSTING, event="payment.accepted", command="transfer.post"
-    ),
-    (None, Trigger.PAYMENT_REFUSED): Transition(
-        State.REJECTING, event="payment.accepted", command="transfer.reject"
-    ),
-    (None, Trigger.ACCOUNT_REQUESTED): Transition(State.OPENING, command="account.open"),
-    (State.POSTING, Trigger.TRANSFER_POSTED): Transition(State.SETTLED, event="payment.settled"),
-    (State.POSTING, Trigger.TRANSFER_REJECTED): Transition(
-        State.REJECTED, event="payment.rejected"
-    ),
-    (State.REJECTING, Trigger.TRANSFER_REJECTED): Transition(
-        State.REJECTED, event="payment.rejected"
-    ),
-    (State.OPENING, Trigger.ACCOUNT_OPENED): Transition(State.OPENED, event="account.opened"),
-    (State.OPENING, Trigger.ACCOUNT_REJECTED): Transition(State.REJECTED, event="account.rejected"),
+_S, _T = State, Trigger
+_REFUNDS: Final = {
+    _T.TRANSFER_REVERSED_PART: Transition(_S.PARTIALLY_REFUNDED, event="payment.refunded"),
+    _T.TRANSFER_REVERSED_REST: Transition(_S.REFUNDED, event="payment.refunded"),
 }
 
+TABLE: Final[dict[tuple[State | None, Trigger], Transition]] = {
+    (None, _T.PAYMENT_ALLOWED): Transition(_S.POSTING, "payment.accepted", "transfer.post"),
+    (None, _T.PAYMENT_REFUSED): Transition(_S.REJECTING, "payment.accepted", "transfer.reject"),
+    (None, _T.PAYMENT_TO_HOLD): Transition(_S.AUTHORIZING, "payment.accepted", "hold.place"),
+    (None, _T.ACCOUNT_REQUESTED): Transition(_S.OPENING, command="account.open"),
+    (None, _T.TRANSFER_REQUESTED): Transition(_S.TRANSFERRING, command="transfer.post"),
+    (_S.POSTING, _T.TRANSFER_POSTED): Transition(_S.SETTLED, "payment.settled"),
+    (_S.POSTING, _T.TRANSFER_REJECTED): Transition(_S.REJECTED, "payment.rejected"),
+    (_S.REJECTING, _T.TRANSFER_REJECTED): Transition(_S.REJECTED, "payment.rejected"),
+    (_S.AUTHORIZING, _T.HOLD_PLACED): Transition(_S.AUTHORIZED, "payment.authorized"),
+    (_S.AUTHORIZING, _T.TRANSFER_REJECTED): Transition(_S.REJECTED, "payment.rejected"),
+    (_S.AUTHORIZED, _T.HOLD_POSTED_PART): Transition(_S.AUTHORIZED, "payment.captured"),
+    (_S.AUTHORIZED, _T.HOLD_POSTED_REST): Transition(_S.SETTLED, "payment.settled"),
+    (_S.AUTHORIZED, _T.HOLD_VOIDED): Transition(_S.VOIDED, "payment.voided"),
+    (_S.AUTHORIZED, _T.HOLD_VOIDED_REST): Transition(_S.SETTLED, "payment.settled"),
+    (_S.AUTHORIZED, _T.HOLD_EXPIRED): Transition(_S.EXPIRED, "payment.expired"),
+    (_S.AUTHORIZED, _T.HOLD_EXPIRED_REST): Transition(_S.SETTLED, "payment.settled"),
+    (_S.AUTHORIZED, _T.TRANSFER_REVERSED_PART): Transition(_S.AUTHORIZED, "payment.refunded"),
+    (_S.AUTHORIZED, _T.TRANSFER_REVERSED_REST): Transition(_S.AUTHORIZED, "payment.refunded"),
+    **{
+        (state, trigger): transition
+        for state in (_S.SETTLED, _S.PARTIALLY_REFUNDED)
+        for trigger, transition in _REFUNDS.items()
+    },
+    (_S.OPENING, _T.ACCOUNT_OPENED): Transition(_S.OPENED, "account.opened"),
+    (_S.OPENING, _T.ACCOUNT_REJECTED): Transition(_S.REJECTED, "account.rejected"),
+    (_S.TRANSFERRING, _T.TRANSFER_POSTED): Transition(_S.TRANSFERRED, "transfer.posted"),
+    (_S.TRANSFERRING, _T.TRANSFER_REJECTED): Transition(_S.REJECTED, "transfer.rejected"),
+}
 
-def step(state: State | None, trigger: Trigger) -> Transition | None:
-    """Return what `trigger` does in `state`; None where the saga is over and nothing is left to do.
+PENDING: Final = frozenset(
+    {State.POSTING, State.REJECTING, State.AUTHORIZING, State.OPENING, State.TRANSFERRING}
+)
+"""States that wait for the ledger; in all others a request for the resource is answered at once."""
 
-    Raises Corrupt for a pair that can't happen.
-    """
-    if state in FINAL:
-        return None
+
+class OperationState(Enum):
+    """Where an operation is."""
+
+    PENDING = "pending"
+    APPLIED = "applied"
+    REFUSED = "refused"
+
+
+OPERATIONS: Final[dict[str, str]] = {
+    "payment.capture": "hold.post",
+    "payment.void": "hold.void",
+    "payment.refund": "transfer.reverse",
+    "transfer.reverse": "transfer.reverse",
+    "account.freeze": "account.freeze",
+    "account.unfreeze": "account.unfreeze",
+    "account.close": "account.close",
+}
+"""Which command an operation sends."""
+
+REFUSALS: Final = frozenset({"transfer.rejected", "hold.rejected", "account.rejected"})
+"""The ledger's event types that refuse."""
+
+
+def step(state: State | None, trigger: Trigger) -> Transition:
+    """Return what `trigger` does in `state`; Corrupt for a pair that can't happen."""
     transition = TABLE.get((state, trigger))
     if transition is None:
         raise Corrupt(f"no saga in state {state and state.value} takes {trigger.value}")
     return transition
+
+
+def trigger_of(
+    event_type: str, *, remaining_minor: int | None, captured_minor: int, expired: bool
+) -> Trigger | None:
+    """Read the ledger's answer as a trigger; None where it moves no saga (an account's flags).
+
+    `remaining_minor` is what the event says is left of a hold, or left to pay back.
+    """
+    left = remaining_minor or 0
+    match event_type:
+        case "hold.posted":
+            return Trigger.HOLD_POSTED_PART if left else Trigger.HOLD_POSTED_REST
+        case "hold.voided" if expired:
+            return Trigger.HOLD_EXPIRED_REST if captured_minor else Trigger.HOLD_EXPIRED
+        case "hold.voided":
+            return Trigger.HOLD_VOIDED_REST if captured_minor else Trigger.HOLD_VOIDED
+        case "transfer.reversed":
+            return Trigger.TRANSFER_REVERSED_PART if left else Trigger.TRANSFER_REVERSED_REST
+        case "hold.rejected":
+            return Trigger.TRANSFER_REJECTED
+        case "account.frozen" | "account.unfrozen" | "account.closed":
+            return None
+    return Trigger(event_type)
 
 
 def diagram() -> str:
@@ -99,5 +191,4 @@ def diagram() -> str:
     for (state, trigger), transition in TABLE.items():
         start = state.value if state else "[*]"
         lines.append(f"    {start} --> {transition.to.value}: {trigger.value}")
-    lines += [f"    {state.value} --> [*]" for state in State if state in FINAL]
     return "\n".join(lines)

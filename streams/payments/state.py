@@ -1,4 +1,4 @@
-"""What the payments task remembers: one record per resource, bounded in each of its parts. Pure.
+"""What the payments task remembers: one record per resource and one per operation, bounded. Pure.
 
 The record is the saga while it runs, and after it the memory that answers repeats of its key.
 Encoded as MessagePack arrays: fields may be appended, with a default, and never moved.
@@ -10,12 +10,14 @@ from typing import Final
 
 import msgspec
 
-from streams.payments.saga import State
+from streams.payments.saga import OperationState, State
 
 WAITERS_MAX: Final = 8
 """Requests that may wait on one resource at once; a further one polls."""
 CONFLICTS_MAX: Final = 16
 """Conflicts that a timeline shows; further ones are still refused."""
+TIMELINE_MAX: Final = 256
+"""Steps that a reply shows; the read model has them all."""
 
 
 class Waiter(msgspec.Struct, array_like=True, frozen=True):
@@ -27,7 +29,7 @@ class Waiter(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Saga(msgspec.Struct, array_like=True):
-    """A payment or an account opening. Times are log time in microseconds."""
+    """A payment, a transfer or an account opening. Times are log time in microseconds."""
 
     resource_id: str
     tenant: str
@@ -51,7 +53,29 @@ class Saga(msgspec.Struct, array_like=True):
     timeline: list[tuple[int, str, str | None]] = []
     waiters: list[Waiter] = []
     shares: list[tuple[str, int, int]] = []
+    authorized_minor: int | None = None
+    captured_minor: int | None = None
+    refunded_minor: int | None = None
+    expires_at_us: int | None = None
+    effective_at_us: int | None = None
+    dry_run: bool = False
+
+
+class Operation(msgspec.Struct, array_like=True):
+    """A capture, void, refund, reversal, freeze, unfreeze or close, under its own key."""
+
+    identity: str
+    kind: str
+    resource_id: str
+    body_hash: str
+    tenant: str
+    home_account: str
+    state: OperationState
+    reason: str | None = None
+    detail: str | None = None
+    waiters: list[Waiter] = []
 
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(Saga).decode
+decode_operation = msgspec.msgpack.Decoder(Operation).decode

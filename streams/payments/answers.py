@@ -1,0 +1,203 @@
+"""The ledger's answers: which saga or operation they concern, and what they move.
+
+An answer to an operation whose saga lives on another partition (a refund is decided at the payee's
+home) is forwarded there; it comes back as a request of type `saga.answered`. Positions are applied
+once and in order: one that was applied is dropped, a gap is a broken invariant.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from prometheus_client import Counter
+
+from schemas import ids
+from schemas.errors import Corrupt, Poisoned
+from streams.engine import Context, Record
+from streams.payments import saga
+from streams.payments.outlet import Outlet
+from streams.payments.saga import PENDING, REFUSALS, OperationState, State
+from streams.payments.state import Operation, Saga
+from streams.payments.stores import OPERATIONS, POSITIONS, SAGAS, find
+
+Answer = dict[str, Any]
+
+_OUTCOMES = Counter("headrace_sagas_total", "Sagas that moved, by kind of event", ["type"])
+_EXPIRE: Final = "expire"
+_REPLIED: Final = ("entries", "failed_leg", "booked_at_us", "debits_frozen", "credits_frozen")
+_ACCOUNT: Final = ("account_kind", "account_name", "min_balance_minor", "max_balance_minor")
+
+
+def on_ledger_event(context: Context, record: Record) -> None:
+    """Apply an event of the ledger, or send it on to the partition of its saga."""
+    event = record.event
+    if not _advance(context, event):
+        return
+    slot = ids.slot_of(event["saga_id"])
+    if ids.partition_of(slot, context.partitions) != context.partition:
+        Outlet(context, record, slot).forward(event)
+        return
+    event["step"] = event["command_id"].split("/")[1]
+    _apply(context, record, slot, event)
+
+
+def on_forwarded(context: Context, record: Record) -> None:
+    """Apply an answer that another partition has forwarded."""
+    request = record.event
+    answer = {
+        "type": request["answer"],
+        "saga_id": request["resource_id"],
+        "identity": request["identity"],
+        "step": request["answer_step"],
+        "reason": request["answer_reason"],
+        "detail": None,
+        "repeated": False,
+        "amount_minor": request["amount_minor"],
+        "remaining_minor": request["answer_remaining_minor"],
+        "entries": [],
+    }
+    _apply(context, record, ids.slot_of(request["resource_id"]), answer)
+
+
+def _apply(context: Context, record: Record, slot: int, answer: Answer) -> None:
+    at_us, saga_id = record.at_us, answer["saga_id"]
+    operation, operation_key = find(context, OPERATIONS, slot, answer["identity"], at_us)
+    found, key = find(context, SAGAS, slot, ids.identity_of(saga_id), at_us)
+    if found is None and operation is None:
+        raise Poisoned(f"{saga_id} has no saga here")
+    outlet = Outlet(context, record, slot)
+    if operation is not None:
+        if operation.state is not OperationState.PENDING:
+            return
+        _settle_operation(operation, answer)
+        if found is not None:
+            _move_by_operation(outlet, found, operation, answer)
+        for waiter in operation.waiters:
+            outlet.operation_reply(operation, found, waiter, **_told(answer))
+        operation.waiters = []
+        context.put(OPERATIONS, slot, operation_key, operation)
+    else:
+        assert found is not None
+        if not _move_by_itself(outlet, found, answer):
+            return
+    if found is not None:
+        context.put(SAGAS, slot, key, found)
+
+
+def _settle_operation(operation: Operation, answer: Answer) -> None:
+    refused = answer["type"] in REFUSALS
+    operation.state = OperationState.REFUSED if refused else OperationState.APPLIED
+    operation.reason, operation.detail = answer["reason"], answer["detail"]
+    if not refused:
+        operation.reason = operation.detail = None
+
+
+def _move_by_operation(outlet: Outlet, of: Saga, operation: Operation, answer: Answer) -> None:
+    extra: dict[str, Any] = {"operation_id": operation.identity}
+    if operation.state is OperationState.REFUSED:
+        extra |= {"reason": operation.reason, "detail": operation.detail}
+        outlet.event(of, f"{operation.kind}_refused", extra)
+        return
+    trigger = saga.trigger_of(
+        answer["type"],
+        remaining_minor=answer["remaining_minor"],
+        captured_minor=of.captured_minor or 0,
+        expired=False,
+    )
+    if trigger is None:
+        outlet.event(of, answer["type"], extra | {"status": _account_status(answer)})
+        return
+    _transit(outlet, of, trigger, answer, extra)
+
+
+def _move_by_itself(outlet: Outlet, of: Saga, answer: Answer) -> bool:
+    """Apply the answer to the saga's own command; False where it changes nothing."""
+    expiring = answer["step"] == _EXPIRE
+    if expiring and (answer["type"] in REFUSALS or of.state is not State.AUTHORIZED):
+        return False
+    if not expiring and answer["repeated"] and of.state not in PENDING:
+        return False
+    trigger = saga.trigger_of(
+        answer["type"],
+        remaining_minor=answer["remaining_minor"],
+        captured_minor=of.captured_minor or 0,
+        expired=expiring,
+    )
+    assert trigger is not None
+    if not expiring:
+        of.reason, of.detail = answer["reason"], answer["detail"]
+    extra: dict[str, Any] = {key: answer.get(key) for key in _ACCOUNT}
+    _transit(outlet, of, trigger, answer, extra)
+    for waiter in of.waiters:
+        outlet.reply(of, waiter, _told(answer))
+    of.waiters = []
+    return True
+
+
+def _transit(
+    outlet: Outlet, of: Saga, trigger: saga.Trigger, answer: Answer, extra: dict[str, Any]
+) -> None:
+    """Move the saga, its amounts and its timer, and emit what the table says."""
+    transition = saga.step(of.state, trigger)
+    before, of.state = of.state, transition.to
+    _count(of, answer)
+    if answer["entries"]:
+        of.shares = [(e["account_id"], e["share"], e["version"]) for e in answer["entries"]]
+    timer = ids.identity_of(of.resource_id).encode()
+    if of.state is State.AUTHORIZED and before is not State.AUTHORIZED:
+        if of.expires_at_us is not None:
+            outlet.context.set_timer(of.expires_at_us, outlet.slot, timer)
+    elif before is State.AUTHORIZED and of.state is not State.AUTHORIZED:
+        outlet.context.cancel_timer(outlet.slot, timer)
+    if transition.event is not None and not of.dry_run:
+        ledger = {
+            "ledger_partition": answer.get("ledger_partition"),
+            "ledger_position": answer.get("position"),
+        }
+        outlet.event(of, transition.event, ledger | extra)
+        _OUTCOMES.labels(type=transition.event).inc()
+
+
+def _count(of: Saga, answer: Answer) -> None:
+    amount_minor = answer["amount_minor"] or 0
+    match answer["type"]:
+        case "hold.placed":
+            of.authorized_minor = of.amount_minor
+        case "transfer.posted" if of.amount_minor is not None:
+            of.captured_minor = of.amount_minor
+        case "hold.posted":
+            of.captured_minor = (of.captured_minor or 0) + amount_minor
+        case "transfer.reversed":
+            of.refunded_minor = (of.refunded_minor or 0) + amount_minor
+
+
+def _told(answer: Answer) -> dict[str, Any]:
+    """Return what a reply tells of the ledger's answer, beside how the saga stands."""
+    told = {key: answer[key] for key in _REPLIED if answer.get(key) is not None}
+    if answer["entries"]:
+        told["shares"] = [
+            {key: entry[key] for key in ("account_id", "share", "version")}
+            for entry in answer["entries"]
+        ]
+    return told
+
+
+def _account_status(answer: Answer) -> str:
+    if answer.get("closed"):
+        return "closed"
+    frozen = answer.get("debits_frozen") or answer.get("credits_frozen")
+    return "frozen" if frozen else "active"
+
+
+def _advance(context: Context, event: Answer) -> bool:
+    """Move on to the ledger's position; False where it was applied before."""
+    key, position = b"ledger", event["position"]
+    slot = context.partition
+    last = context.get(POSITIONS, slot, key)
+    if last is not None:
+        if position <= last:
+            return False
+        if position != last + 1:
+            raise Corrupt(f"the ledger's events jump from position {last} to {position}")
+    context.put(POSITIONS, slot, key, position)
+    return True
