@@ -1,4 +1,4 @@
-"""Run the checks over what was read. Pure: tables in, verdicts out; the database is in memory."""
+"""Run the checks over what was read: tables in, verdicts out. The database is in memory only."""
 
 from __future__ import annotations
 
