@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from loadtest.generator import render, webhooks
-from loadtest.generator.answers import Answer
 from loadtest.generator.open_loop import OpenLoop, Shot
 from loadtest.generator.plan import Order
 from loadtest.generator.webhooks import Delivery

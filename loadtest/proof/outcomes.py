@@ -54,16 +54,21 @@ class Ended:
 
 @dataclass(slots=True)
 class Judged:
-    """What the requests came to. `lives` are those of the payments, repeats and conflicts apart."""
+    """What the requests came to. `by_id` has the life of each planned payment."""
 
     accepted: set[str] = field(default_factory=set)
     in_flight: set[str] = field(default_factory=set)
-    lives: list[Life] = field(default_factory=list)
+    by_id: dict[str, Life] = field(default_factory=dict)
     repeated: int = 0
     conflicts: set[str] = field(default_factory=set)
     refused_at_once: set[str] = field(default_factory=set)
     statuses: Counter[int] = field(default_factory=Counter)
     surprises: list[str] = field(default_factory=list)
+
+    @property
+    def lives(self) -> list[Life]:
+        """Return when each payment was sent and ended."""
+        return list(self.by_id.values())
 
 
 def judge(replies: Sequence[Reply], ends: Mapping[str, Ended]) -> Judged:
@@ -80,7 +85,8 @@ def judge(replies: Sequence[Reply], ends: Mapping[str, Ended]) -> Judged:
     for reply in originals.values():
         end = ends.get(reply.payment_id or "")
         if end is not None:
-            result.lives.append((reply.sent_s, end.seen_s))
+            if reply.order.purpose is not Purpose.FUND:  # funding came before the load
+                result.by_id[reply.payment_id or ""] = (reply.sent_s, end.seen_s)
             _judge_end(result, reply, end)
     return result
 
