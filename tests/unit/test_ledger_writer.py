@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 from msgspec.structs import replace
@@ -12,7 +13,14 @@ from msgspec.structs import replace
 from ledger_writer.event import EVENTS, event_bytes
 from ledger_writer.identity import claim_key
 from ledger_writer.intake import read_records
-from ledger_writer.memory import MemoryJournals, MemoryLedger, MemoryLogs, MemoryTopics, Weather
+from ledger_writer.memory import (
+    MemoryJournals,
+    MemoryLedger,
+    MemoryLog,
+    MemoryLogs,
+    MemoryTopics,
+    Weather,
+)
 from ledger_writer.model import Command
 from ledger_writer.partition import Partition
 from ledger_writer.port import Record
@@ -211,6 +219,28 @@ async def test_a_log_that_knows_more_than_the_journal_stops_the_writer():
     world.ledger.fences[0] = replace(world.ledger.fences[0], next_position=2)
     with pytest.raises(Corrupt, match="lost commits"):
         await world.writer(0).run()
+
+
+async def test_a_writer_that_is_overtaken_while_it_starts_is_fenced_and_not_alarmed():
+    world = World()
+    world.send(0, open_account(ALICE), open_account(BANK))
+
+    class Overtaken(MemoryLog):
+        async def published_position(self) -> int:
+            async with world.running(0):
+                await world.settled(0)
+            return await super().published_position()
+
+    late = world.writer(0)
+    late._logs = SimpleNamespace(open=lambda *at: _opened(Overtaken(world.topics, *at, Weather())))
+    await late.run()
+    assert world.ledger.fences[0].epoch == 2
+    assert len(world.topics.events[0]) == 2
+
+
+@asynccontextmanager
+async def _opened(log: MemoryLog):
+    yield log
 
 
 async def test_a_share_changed_by_somebody_else_stops_the_writer():
