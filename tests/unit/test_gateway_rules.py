@@ -54,7 +54,7 @@ def accepted(**changes):
         ({"amount": True}, "/amount", "type_invalid"),
         ({"amount": "1"}, "/amount", "type_invalid"),
         ({"amount": None}, "/amount", "type_invalid"),
-        ({"currency": "eur"}, "/currency", "format_invalid"),
+        ({"currency": "eur"}, "/currency", "currency_unknown"),
         ({"currency": "EUR\n"}, "/currency", "length_out_of_range"),
         ({"currency": "XXX"}, "/currency", "currency_unknown"),
         ({"source": {"account": "acct_1"}}, "/source/account", "length_out_of_range"),
