@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateways import metrics
 from gateways.auth import Keyring
 from gateways.gate import Gate
 from gateways.health import Broker, Health, Replies
@@ -86,6 +87,12 @@ def assemble(
         later=dispatch.later,
     )
     server = Server(Router(table(handlers)), dispatch, request_ids(), limits)
+    metrics.IN_FLIGHT.set_function(lambda: server.in_flight)
+    metrics.CONNECTIONS.set_function(lambda: server.connections)
+    metrics.OUTBOX_RECORDS.set_function(lambda: outbox.records)
+    metrics.OUTBOX_BYTES.set_function(lambda: outbox.size)
+    metrics.RECENT.set_function(lambda: len(recent))
+    metrics.WAITERS.set_function(lambda: len(waiters))
     return Gateway(server, outbox, intake, waiters, health)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from ledger_writer.model import Entry, Row
-from schemas.ids import home_account, identity_of
+from schemas.ids import IDENTITY_LENGTH, home_account
 
 STRIDE: Final = 5
 """Numbers an entry takes in the array: account_no, version, amount, posted, held."""
@@ -46,7 +46,7 @@ def stored(row: Row) -> tuple[Any, ...]:
         row.tenant,
         saga_id,
         row.step,
-        None if row.identity == identity_of(saga_id) else row.identity,
+        None if row.identity == saga_id[-IDENTITY_LENGTH:] else row.identity,
         None if row.home_account == _home_of(entries) else row.home_account,
         "" if row.transfer_id == saga_id else row.transfer_id,
         row.reason,
@@ -73,7 +73,7 @@ def restored(columns: Columns, accounts: Accounts, repeats: Row | None) -> Row:
         saga_id,
         columns["step"],
         columns["attempt"],
-        identity_of(saga_id) if identity is None else identity,
+        saga_id[-IDENTITY_LENGTH:] if identity is None else identity,
         columns["body_hash"],
         (_home_of(entries) or "") if home is None else home,
         saga_id if transfer_id == "" else transfer_id,

@@ -177,9 +177,14 @@ class MemoryJournal:
         await self._weather.sending("commit")
         statement = asyncio.create_task(self._statement(before, after, decision))
         self._statements.add(statement)
-        statement.add_done_callback(self._statements.discard)
+        statement.add_done_callback(self._ended)
         await self._weather.answering("commit")
         return await asyncio.shield(statement)
+
+    def _ended(self, statement: asyncio.Task[Any]) -> None:
+        self._statements.discard(statement)
+        if not statement.cancelled():
+            statement.exception()  # the caller may have gone: nobody else looks at it
 
     async def _statement(self, before: Fence, after: Fence, decision: Decision) -> Verdict:
         async with self._ledger.locks[before.partition]:

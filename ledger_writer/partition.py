@@ -116,6 +116,8 @@ class Partition:
         last = fence.next_position - 1
         shown = await log.published_position()
         if shown > last:
+            if (await journal.fence(self._number)).epoch != fence.epoch:
+                raise Fenced(f"partition {self._number}: another writer has gone on meanwhile")
             raise Corrupt(
                 f"partition {self._number}: ledger.events shows position {shown}, the journal ends"
                 f" at {last}: this database has lost commits, or belongs to another log"
@@ -136,17 +138,18 @@ class Partition:
         settler = Settler(self._number, self._partitions, journal, self._crash)
         self.ready = True
         self._meters.running.set(1)
-        batch_at = time.monotonic()
+        loop = asyncio.get_running_loop()
+        batch_at = loop.time()
         while True:
             records = await log.take(self._batch_max)
             self._meters.lag.set(log.lag)
             if records:
                 fence = await self._batch(settler, log, fence, records)
-                self._healthy, batch_at = True, time.monotonic()
+                self._healthy, batch_at = True, loop.time()
                 continue
             if self._publishing is not None and self._publishing.done():
                 await self._finish_publishing()
-            if log.position > fence.next_offset and time.monotonic() - batch_at > IDLE_S:
+            if log.position > fence.next_offset and loop.time() - batch_at > IDLE_S:
                 nothing = Intake([], [], {}, log.position)
                 fence, _ = await settler.settle(fence, nothing, self._published)
 

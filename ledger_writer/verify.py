@@ -67,8 +67,11 @@ class Verifier:
         self._last[partition] = row
         self.rows += 1
         if row.type == OPENED and row.repeats is None:
-            account = self._opened(partition, row)
-            self.accounts[account.account_no] = account
+            account = _opened(partition, row)
+            if account is None:
+                yield Finding(partition, row.position, "opens an account and does not say which")
+            else:
+                self.accounts[account.account_no] = account
 
     def close(
         self,
@@ -142,6 +145,10 @@ class Verifier:
             if total:
                 yield f"debits and credits differ by {total} {currency}"
 
-    def _opened(self, partition: int, row: Row) -> Account:
-        draft = msgspec.convert(row.extras()["account"], AccountDraft)
-        return account_of(partition, row.position, row.tenant, draft)
+
+def _opened(partition: int, row: Row) -> Account | None:
+    try:
+        draft = msgspec.convert(row.extras().get("account"), AccountDraft)
+    except msgspec.ValidationError:
+        return None
+    return account_of(partition, row.position, row.tenant, draft)

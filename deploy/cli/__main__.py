@@ -1,4 +1,4 @@
-"""`python -m deploy.cli` is `headrace`."""
+"""`python -m deploy.cli`: the same as `headrace`, where the console script is not installed."""
 
 import sys
 

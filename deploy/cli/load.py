@@ -6,9 +6,11 @@ Each is a module with `main(argv) -> int`, imported only when it is asked for.
 from __future__ import annotations
 
 import importlib
-import pkgutil
+import re
 import sys
 from typing import TYPE_CHECKING, Any
+
+from deploy.local.home import PROJECT
 
 if TYPE_CHECKING:
     import argparse
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from deploy.local.settings import Settings
 
 _OPEN: Any = {"add_help": False, "allow_abbrev": False}
+_MAIN = re.compile(r"^def main\(", re.MULTILINE)
 _SINGLE = {
     "demo": "run real payments and webhooks, kill processes meanwhile, prove nothing was lost",
     "verify": "prove on the running stack that log, ledger and lake agree",
@@ -73,12 +76,9 @@ def _named(package: str, kind: str, name: str | None, rest: list[str]) -> int:
 
 
 def _names(package: str) -> list[str]:
-    """The modules of a package that can be run by name, without importing them."""
-    try:
-        folder = importlib.import_module(package).__path__
-    except ModuleNotFoundError:
-        return []
-    return sorted(m.name for m in pkgutil.iter_modules(folder) if not m.name.startswith("_"))
+    """The modules of a package that have a `main` to run, found without importing them."""
+    folder = PROJECT.joinpath(*package.split("."))
+    return sorted(path.stem for path in folder.glob("*.py") if _MAIN.search(path.read_text()))
 
 
 def _run(module: str, argv: list[str]) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from deploy.local.settings import Settings
 
-UP_WITHIN_S = 300.0  # the first start downloads
+SILENT_WITHIN_S = 180.0  # while a start makes progress it may take long: the first one downloads
 DOWN_WITHIN_S = 90.0
 _POLL_S = 0.1
 _CLEAN = {"kafka": SIGTERM, "postgres": SIGINT}  # a service needs no farewell
@@ -108,12 +108,13 @@ def remove_leftovers(home: Home) -> int:
 
 def _follow(home: Home, child: Child | None, seen: int, out: IO[str]) -> None:
     """Print the supervisor's progress until it is ready; raise if it fails."""
-    deadline = time.monotonic() + UP_WITHIN_S
+    deadline = time.monotonic() + SILENT_WITHIN_S
     progress = _new_lines(home, seen)
     while True:
         record = read_record(home)
         for line in next(progress):
             print(line, file=out, flush=True)
+            deadline = time.monotonic() + SILENT_WITHIN_S
         if record is not None and record.state == "ready":
             return
         if record is not None and record.state in {"failed", "stopped"}:
@@ -125,8 +126,8 @@ def _follow(home: Home, child: Child | None, seen: int, out: IO[str]) -> None:
             )
         if time.monotonic() > deadline:
             raise ControlError(
-                f"the stack is not ready after {UP_WITHIN_S:.0f} s: see {home.log('supervisor')}, "
-                "then headrace down"
+                f"the stack does not come up: no progress for {SILENT_WITHIN_S:.0f} s. See "
+                f"{home.log('supervisor')}, then headrace down"
             )
         time.sleep(_POLL_S)
 

@@ -72,18 +72,23 @@ def reachable_programs(programs: Path, user: User | None) -> Path:
     """The installation of `programs` (its bin folder), or a copy that the user can enter."""
     if user is None or can_enter(user, programs):
         return programs
-    digest = f"{programs.stat().st_mtime_ns:x}-{(programs / 'postgres').stat().st_size:x}"
-    copy = ELSEWHERE / f"programs-{digest}"
+    # A wheel: package/pginstall/bin, with the libraries in package.libs beside the package.
+    package = programs.parents[1]
+    found = (programs / "postgres").stat()
+    copy = ELSEWHERE / f"programs-{found.st_mtime_ns:x}-{found.st_size:x}"
     if not copy.exists():
         partial = copy.with_name(f".{copy.name}.{os.getpid()}")
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(programs.parent, partial, symlinks=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(programs.parent, partial / package.name / programs.parent.name)
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.exists():
+            shutil.copytree(libraries, partial / libraries.name)
         partial.chmod(0o755)
         try:
             partial.rename(copy)
         except OSError:  # another process was first
             shutil.rmtree(partial)
-    return copy / programs.name
+    return copy / programs.relative_to(package.parent)
 
 
 def give(path: Path, user: User | None) -> Path:

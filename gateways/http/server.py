@@ -59,6 +59,11 @@ class Server:
         self._ticker: asyncio.Task[None] | None = None
         self._set_date()
 
+    @property
+    def connections(self) -> int:
+        """Clients connected now."""
+        return len(self._connections)
+
     async def start(self, host: str, port: int) -> int:
         """Listen; return the port."""
         loop = asyncio.get_running_loop()
@@ -89,7 +94,6 @@ class Server:
         """Count a client in; one too many is told so."""
         self._connections.add(connection)
         self._all_closed.clear()
-        metrics.CONNECTIONS.set(len(self._connections))
         if len(self._connections) > self.limits.connections_max:
             connection.turn_away(_CONNECTIONS_REFUSED)
 
@@ -98,7 +102,6 @@ class Server:
         self._connections.discard(connection)
         if not self._connections:
             self._all_closed.set()
-        metrics.CONNECTIONS.set(len(self._connections))
 
     def received(self, exchange: Exchange) -> None:
         """Take a whole request."""
@@ -116,7 +119,6 @@ class Server:
     def answered(self, exchange: Exchange, status: int) -> None:
         """Count a request out."""
         self.in_flight -= 1
-        metrics.IN_FLIGHT.set(self.in_flight)
         metrics.observe(
             exchange.route.name, exchange.method, status, self.now() - exchange.received_at
         )

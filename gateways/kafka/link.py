@@ -33,6 +33,7 @@ STUCK_S: Final = 10.0
 CONNECT_WITHIN_S: Final = 5.0
 RETRY_EVERY_S: Final = 0.25
 REQUEST_MS: Final = 5_000
+FIND_WITHIN_S: Final = 1.0
 CLOSE_WITHIN_S: Final = 1.0
 
 _FAILURES: Final = (KafkaError, OSError, TimeoutError)
@@ -60,6 +61,8 @@ class KafkaLink:
         self._pending: dict[asyncio.Future[None], float] = {}
         self._broken: str | None = None
         self._wake = asyncio.Event()
+        self._found = asyncio.Event()
+        self._starting: Any = None
         self.generation = 0
         """Counts producers; another number says that the cluster was left and found again."""
         self.trouble: str | None = "not yet connected"
@@ -76,9 +79,7 @@ class KafkaLink:
 
     async def send(self, topic: str, partition: int, events: Sequence[Event]) -> None:
         """Write one batch; return when it is acknowledged. Unavailable: its outcome is unknown."""
-        producer = self._producer
-        if producer is None:
-            raise Unavailable("there is no connection to the broker")
+        producer = await self._connected()
         builder = producer.create_batch()
         for event in events:
             added = builder.append(
@@ -119,7 +120,7 @@ class KafkaLink:
             await self._discard()
 
     async def _connect(self) -> None:
-        producer = AIOKafkaProducer(
+        self._starting = AIOKafkaProducer(
             bootstrap_servers=self._bootstrap,
             client_id=self._client_id,
             enable_idempotence=True,
@@ -127,16 +128,25 @@ class KafkaLink:
             max_batch_size=MESSAGE_BYTES_MAX,
         )
         try:
-            await asyncio.wait_for(producer.start(), CONNECT_WITHIN_S)
+            await asyncio.wait_for(self._starting.start(), CONNECT_WITHIN_S)
         except _FAILURES as error:
             self._say(f"cannot connect to {self._bootstrap}: {error!r}")
-            self._producer = producer
             await self._discard()
             return
-        self._producer = producer
+        self._producer, self._starting = self._starting, None
         self._broken = None
         self.generation += 1
+        self._found.set()
         await self._probe()
+
+    async def _connected(self) -> Any:
+        """Return the producer; while it is being replaced, wait for the next one, not for long."""
+        if self._producer is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._found.wait(), FIND_WITHIN_S)
+        if self._producer is None:
+            raise Unavailable("there is no connection to the broker")
+        return self._producer
 
     async def _probe(self) -> None:
         """Ask the broker for its topics; also notice a producer that is stuck."""
@@ -183,7 +193,9 @@ class KafkaLink:
 
     async def _discard(self) -> None:
         """Close the producer within a bound, whatever state it and the broker are in."""
-        producer, self._producer = self._producer, None
+        producer = self._producer or self._starting
+        self._producer = self._starting = None
+        self._found.clear()
         for outcome in self._pending:
             if not outcome.done():
                 outcome.set_exception(TimeoutError("the producer was replaced"))

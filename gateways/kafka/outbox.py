@@ -70,13 +70,15 @@ class Link(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Bounds of one outbox."""
+    """Bounds of one outbox. `pace_s` is the least time between two sendings: a request to the
+    broker costs both sides much the same for 1 event as for 20, so under load they gather."""
 
     records_max: int = 20_000
     bytes_max: int = 64 * 1024 * 1024
     batch_records_max: int = 2_000
     batch_bytes_max: int = 1024 * 1024
     deadline_s: float = 1.5
+    pace_s: float = 0.004
     tick_s: float = 0.05
 
 
@@ -99,6 +101,7 @@ class Outbox:
         self._now = now
         self._lanes: dict[tuple[str, int], _Lane] = {}
         self._ready: list[_Lane] = []
+        self._sent_at = 0.0
         self._records = 0
         self._bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -111,6 +114,11 @@ class Outbox:
     def records(self) -> int:
         """Events not yet acknowledged or given up, those on their way included."""
         return self._records
+
+    @property
+    def size(self) -> int:
+        """Their bytes."""
+        return self._bytes
 
     def offer(self, event: Event) -> None:
         """Take an event; Down when there is no room or no broker. `done` is called later."""
@@ -130,17 +138,13 @@ class Outbox:
                 (event.topic, event.partition), _Lane(event.topic, event.partition)
             )
         if not lane.queue and not lane.sending:
-            if not self._ready:
-                asyncio.get_running_loop().call_soon(self._send_ready)
-            self._ready.append(lane)
+            self._make_ready(lane)
         lane.queue.append(event)
 
     async def run(self) -> None:
         """Give up what is over its time, for ever."""
         while True:
             self.expire(self._now())
-            metrics.OUTBOX_RECORDS.set(self._records)
-            metrics.OUTBOX_BYTES.set(self._bytes)
             await asyncio.sleep(self._bounds.tick_s)
 
     def expire(self, now: float) -> None:
@@ -149,12 +153,12 @@ class Outbox:
             while lane.queue and lane.queue[0].expires_at <= now:
                 event = lane.queue.popleft()
                 self._release(event)
-                self._answer(event, UNSENT, "unsent")
+                self._give_up(event, UNSENT, "unsent")
             for event in lane.sending:
                 if event.expires_at > now:
                     break
                 if not event.answered:
-                    self._answer(event, UNCONFIRMED, "unconfirmed")
+                    self._give_up(event, UNCONFIRMED, "unconfirmed")
 
     async def drain(self, within_s: float) -> None:
         """Wait until everything is acknowledged or given up."""
@@ -164,8 +168,20 @@ class Outbox:
         for task in self._tasks:
             task.cancel()
 
+    def _make_ready(self, lane: _Lane) -> None:
+        """Send what the lane holds at the next sending: at once when the last one is long ago."""
+        if not self._ready:
+            loop, due = asyncio.get_running_loop(), self._sent_at + self._bounds.pace_s
+            delay = due - self._now()
+            if delay <= 0:
+                loop.call_soon(self._send_ready)
+            else:
+                loop.call_later(delay, self._send_ready)
+        self._ready.append(lane)
+
     def _send_ready(self) -> None:
         ready, self._ready = self._ready, []
+        self._sent_at = self._now()
         for lane in ready:
             self._send_next(lane)
 
@@ -192,24 +208,28 @@ class Outbox:
             pass  # unconfirmed: the link says so to its log
         finally:
             sent, lane.sending = lane.sending, []
-            self._send_next(lane)
+            if lane.queue:
+                self._make_ready(lane)
             self._conclude(sent, error)
 
     def _conclude(self, sent: list[Event], error: Down | None) -> None:
+        now, waiting = self._now(), [event for event in sent if not event.answered]
+        self._results["unconfirmed" if error else "acknowledged"].inc(len(waiting))
+        if error is None and len(waiting) < len(sent):
+            self._results["late"].inc(len(sent) - len(waiting))
         for event in sent:
             self._release(event)
-            if not event.answered:
-                self._answer(event, error, "unconfirmed" if error else "acknowledged")
-            elif error is None:
-                self._results["late"].inc()
+        for event in waiting:
+            event.answered = True
+            if error is None:
+                metrics.ACCEPT_TO_ACK.observe(now - event.offered_at)
+            event.done(error)
 
     def _release(self, event: Event) -> None:
         self._records -= 1
         self._bytes -= event.size
 
-    def _answer(self, event: Event, error: Down | None, result: str) -> None:
+    def _give_up(self, event: Event, error: Down, result: str) -> None:
         event.answered = True
         self._results[result].inc()
-        if error is None:
-            metrics.ACCEPT_TO_ACK.observe(self._now() - event.offered_at)
         event.done(error)

@@ -1,6 +1,7 @@
 """What clients send, as types: msgspec decodes and checks in one pass. Pure.
 
-Unknown fields are refused, integers are integers, every text and map is bounded. Defaults are left
+Unknown fields are refused, integers are integers, every text and map is bounded. Patterns that
+`rules` checks more cheaply are for the documentation only. Defaults are left
 out of the canonical form (see `canonical`), so a field that is added later with a default changes
 no hash.
 """
@@ -17,7 +18,7 @@ from schemas.money import AMOUNT_MINOR_MAX
 AccountId = Annotated[
     str,
     Meta(
-        pattern="^acct_[ce][0-3][0-9a-f]{2}_[a-z2-7]{26}$",
+        extra_json_schema={"pattern": "^acct_[ce][0-3][0-9a-f]{2}_[a-z2-7]{26}$"},
         min_length=36,
         max_length=36,
         description="An account's id, as POST /v1/accounts returned it",
@@ -29,7 +30,11 @@ AmountMinor = Annotated[
 Currency = Annotated[
     str,
     Meta(
-        pattern="^[A-Z]{3}$", min_length=3, max_length=3, description="ISO 4217", examples=["EUR"]
+        extra_json_schema={"pattern": "^[A-Z]{3}$"},
+        min_length=3,
+        max_length=3,
+        description="ISO 4217",
+        examples=["EUR"],
     ),
 ]
 Metadata = Annotated[

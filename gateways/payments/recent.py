@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import msgspec
 
-from gateways import metrics
 from gateways.kafka.reply import Reply
 from schemas import wire
 from schemas.ids import is_account_id
@@ -43,6 +42,9 @@ class Recent:
         self._size_max = size_max
         self._seen: OrderedDict[str, Seen] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._seen)
+
     def find(self, resource_id: str) -> Seen | None:
         """Return what is known of the key that this id was made from, or None."""
         seen = self._seen.get(_stem(resource_id))
@@ -58,7 +60,6 @@ class Recent:
         self._seen[stem] = Seen(resource_id, body_hash, request)
         if len(self._seen) > self._size_max:
             self._seen.popitem(last=False)
-        metrics.RECENT.set(len(self._seen))
 
     def decided(self, reply: Reply) -> None:
         """Remember an outcome; forget an id whose key belongs to another request."""

@@ -10,6 +10,7 @@ import msgspec
 
 from gateways.payments.bodies import AccountBody, AccountLimits, PaymentBody
 from gateways.problems import FieldError, Refused
+from schemas.ids import is_account_id
 from schemas.money import EXPONENTS
 
 Body = TypeVar("Body")
@@ -52,6 +53,9 @@ def check_payment(body: PaymentBody) -> None:
     errors = []
     if body.currency not in EXPONENTS:
         errors.append(_currency(body.currency))
+    for side, party in (("source", body.source), ("destination", body.destination)):
+        if not is_account_id(party.account):
+            errors.append(FieldError(f"/{side}/account", "format_invalid", "is no account id"))
     if body.source.account == body.destination.account:
         detail = "must differ from the source"
         errors.append(FieldError("/destination/account", "same_account", detail))

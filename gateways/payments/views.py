@@ -34,7 +34,17 @@ CONNECT_S: Final = 2.0
 ACQUIRE_S: Final = 2.0
 
 _decode_timeline: Final = msgspec.json.Decoder(list[tuple[int, str, str | None, str | None]]).decode
-_FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+_FAILURES: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # shutting down, starting up, statement time-out
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.UndefinedTableError,  # not migrated yet
+    asyncpg.InterfaceError,
+    OSError,
+    TimeoutError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +194,8 @@ def list_statement(query: PaymentQuery) -> tuple[str, list[Any]]:
     where = " and ".join(conditions)
     select = f"select {_PAYMENT_COLUMNS} from payments where {where}"  # noqa: S608 (placeholders)
     order = f" order by created_at_us desc, payment_id limit {limit}"
+    if len(sides) == 1:
+        return select + order, arguments
     arms = [f"({select}{side}{order})" for side in sides]
     return " union all ".join(arms) + order, arguments
 

@@ -27,6 +27,9 @@ class Waiters:
         self._matched = metrics.REPLIES.labels(result="matched")
         self._unknown = metrics.REPLIES.labels(result="unknown")
 
+    def __len__(self) -> int:
+        return len(self._waiters)
+
     @property
     def full(self) -> bool:
         """Tell whether another request could wait."""
@@ -38,14 +41,12 @@ class Waiters:
         loop = asyncio.get_running_loop()
         timer = loop.call_later(seconds, self._expire, request_id)
         self._waiters[request_id] = _Waiter(on_outcome, timer)
-        metrics.WAITERS.set(len(self._waiters))
 
     def forget(self, request_id: str) -> None:
         """Call this waiter no more."""
         waiter = self._waiters.pop(request_id, None)
         if waiter is not None:
             waiter.timer.cancel()
-            metrics.WAITERS.set(len(self._waiters))
 
     def resolve(self, reply: Reply) -> None:
         """Hand a reply to whoever waits for it here."""

@@ -3,9 +3,9 @@
 -- How many positions one table of the journal holds.
 create function ledger.journal_span() returns int8 immutable language sql as 'select 1048576::int8';
 
--- Create the tables for `position` and half a span beyond; return the position at which to ask again.
+-- Create the tables for position `reached` and half a span beyond; return the position at which to ask again.
 -- Attaching takes no lock that an insert would wait for.
-create function ledger.ensure_journal(position int8) returns int8
+create function ledger.ensure_journal(reached int8) returns int8
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     span    int8 := ledger.journal_span();
@@ -13,7 +13,7 @@ declare
     child   text;
 begin
     perform pg_advisory_xact_lock(7239001);
-    for number in position / span .. (position + span / 2) / span loop
+    for number in reached / span .. (reached + span / 2) / span loop
         child := 'journal_' || lpad(number::text, 8, '0');
         continue when to_regclass('ledger.' || child) is not null;
         execute format('create table ledger.%I (like ledger.journal including defaults including constraints)', child);
@@ -21,7 +21,7 @@ begin
         execute format('alter table ledger.journal attach partition ledger.%I for values from (%s) to (%s)',
             child, number * span, (number + 1) * span);
     end loop;
-    return ((position + span / 2) / span + 1) * span - span / 2;
+    return ((reached + span / 2) / span + 1) * span - span / 2;
 end $$;
 
 -- A row of a batch, in the form the writer sends it.

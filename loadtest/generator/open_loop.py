@@ -87,14 +87,20 @@ class OpenLoop:
         self.health = Health()
         self.sent = 0
         self.pending = 0
+        self._total = 0
         self.accepted = 0
         self.last_ok_at_s = 0.0
+
+    @property
+    def unanswered(self) -> int:
+        """Return how many of those sent have not ended yet."""
+        return self.sent - (self._total - self.pending)
 
     async def run(self, shots: Sequence[Shot]) -> Health:
         """Send the shots (sorted by `at_s`) and return when each has ended."""
         self.health = Health()
         self.sent = 0
-        self.pending = len(shots)
+        self.pending = self._total = len(shots)
         cpu, self._start, self.started_at_s = time.process_time(), time.monotonic(), time.time()
         sweeper = asyncio.create_task(self._sweep())
         try:

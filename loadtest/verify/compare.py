@@ -1,4 +1,4 @@
-"""Run the checks over what was read. Pure: tables in, verdicts out; the database is in memory."""
+"""Run the checks over what was read: tables in, verdicts out. The database is in memory only."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def run(tables: Mapping[str, pa.Table], only: Collection[str] = ()) -> Iterator[
         yield _chain(tables)
 
 
-def counts(tables: Mapping[str, pa.Table]) -> dict[str, Any]:
+def counts(tables: Mapping[str, pa.Table]) -> dict[str, list[tuple[Any, ...]]]:
     """Count what happened to payments and webhooks, as the log tells it."""
     with duckdb.connect() as database:
         for name, table in tables.items():
@@ -67,9 +67,12 @@ def counts(tables: Mapping[str, pa.Table]) -> dict[str, Any]:
 _COUNTS: Final = {
     "events": "select type, count(distinct resource_id) from payment_events group by type",
     "reasons": "select reason, count(*) from payment_events where type = 'payment.rejected' "
-    "group by reason order by 2 desc",
+    "group by reason order by 2 desc, 1",
+    "contested": "select distinct idempotency_key from payment_events "
+    "where type = 'payment.conflicted' or reason = 'idempotency_key_reused'",
     "webhooks": "select type, count(*) from webhook_events group by type",
-    "quarantined": "select verdict, count(*) from log_webhooks_quarantine group by verdict",
+    "deliveries": "select partner_event_id, count(*) from webhook_events group by 1",
+    "quarantined": "select distinct partner_event_id from log_webhooks_quarantine",
 }
 
 

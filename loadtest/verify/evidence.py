@@ -51,18 +51,19 @@ async def gather(stack: Stack, say: Callable[[str], None]) -> Evidence:
         if not await _within(lambda: _ended(reader, tracker)):
             unsettled.append(f"{tracker.open} requests have no final event")
         cut = await reader.advance()
+        wanted = last_records(reader.logs, cut)
         decided = databases.decided_offsets
-        if not await _within(lambda: _reached(decided, stack.ledger_dsn, cut)):
+        if not await _within(lambda: _reached(decided, stack.ledger_dsn, wanted)):
             unsettled.append("the ledger has not decided every command")
         tables = await databases.snapshot(stack.ledger_dsn, databases.LEDGER_TABLES)
         say(f"ledger: {tables['outcomes'].num_rows:,} rows in the journal")
         seen = databases.viewed_offsets
-        if not await _within(lambda: _reached(seen, stack.views_dsn, cut)):
+        if not await _within(lambda: _reached(seen, stack.views_dsn, wanted)):
             unsettled.append("the views do not show every event")
         tables |= await databases.snapshot(stack.views_dsn, databases.VIEW_TABLES)
         say(f"views: {tables['view_payments'].num_rows:,} payments")
         landed = _Lake(stack)
-        if not await _within(lambda: landed.reached(cut)):
+        if not await _within(lambda: landed.reached(wanted)):
             unsettled.append("the lake has not landed every record")
         tables |= await asyncio.to_thread(landed.tables)
         rows = sum(t.num_rows for name, t in tables.items() if name.startswith("bronze_"))
@@ -78,6 +79,19 @@ def log_tables(logs: Mapping[str, Log], first: Offsets, cut: Offsets) -> dict[st
     tables["bounds"] = frames.bounds_table(first, cut)
     tables["dead"] = frames.dead_table(logs)
     return tables
+
+
+def last_records(logs: Mapping[str, Log], cut: Offsets) -> Offsets:
+    """Return the offset after the last record before the cut: what a reader must have passed.
+
+    The cut itself may lie behind transaction markers, which no reader is told of.
+    """
+    found: Offsets = {}
+    for topic, log in logs.items():
+        for partition, offset in zip(log.partitions, log.offsets, strict=True):
+            if offset < cut[topic, partition]:
+                found[topic, partition] = offset + 1  # offsets rise within a partition
+    return found
 
 
 class _Tracker:
@@ -122,15 +136,15 @@ class _Lake:
         self._catalog = lake.open_catalog(stack.lake_dsn, stack.warehouse)
         self._behind = set(TOPICS)
 
-    async def reached(self, cut: Offsets) -> bool:
-        """Tell whether every topic is landed up to the cut, by the tables' own account."""
-        return await asyncio.to_thread(self._look, cut)
+    async def reached(self, wanted: Offsets) -> bool:
+        """Tell whether every topic is landed that far, by the tables' own account."""
+        return await asyncio.to_thread(self._look, wanted)
 
-    def _look(self, cut: Offsets) -> bool:
+    def _look(self, wanted: Offsets) -> bool:
         for topic in tuple(self._behind):
             landed = lake.next_offsets(self._catalog, topic)
-            wanted = {p: end for (name, p), end in cut.items() if name == topic and end > 0}
-            if all(landed.get(partition, 0) >= end for partition, end in wanted.items()):
+            ends = {p: end for (name, p), end in wanted.items() if name == topic}
+            if all(landed.get(partition, 0) >= end for partition, end in ends.items()):
                 self._behind.discard(topic)
         return not self._behind
 
@@ -150,9 +164,9 @@ async def _ended(reader: LogReader, tracker: _Tracker) -> bool:
     return not tracker.open
 
 
-async def _reached(offsets: Callable[[str], Awaitable[Offsets]], dsn: str, cut: Offsets) -> bool:
+async def _reached(offsets: Callable[[str], Awaitable[Offsets]], dsn: str, wanted: Offsets) -> bool:
     found = await offsets(dsn)
-    return all(next_offset >= cut.get(place, 0) for place, next_offset in found.items())
+    return all(next_offset >= wanted.get(place, 0) for place, next_offset in found.items())
 
 
 async def _within(true: Callable[[], Awaitable[bool]]) -> bool:

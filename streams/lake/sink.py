@@ -35,9 +35,11 @@ from streams.lake.settings import BUFFER_BYTES_MAX, Settings
 
 GROUP: Final = "lake"
 _POLL_MS: Final = 200
+_POLL_LANDING_MS: Final = 20
 _FETCH_RECORDS_MAX: Final = 5_000
 _FETCH_BYTES_MIN: Final = 256 * 1024
 _REQUEST_MS: Final = 10_000
+_RETRY_MS: Final = 250
 _HINT_S: Final = 2.0
 _DRAIN_S: Final = 3.0
 
@@ -74,6 +76,7 @@ class Sink:
                 fetch_min_bytes=_FETCH_BYTES_MIN,
                 fetch_max_wait_ms=int(min(500.0, self._settings.commit_interval_s * 500)),
                 request_timeout_ms=_REQUEST_MS,
+                retry_backoff_ms=_RETRY_MS,
                 client_id=self._settings.worker,
             )
             try:
@@ -160,7 +163,8 @@ class _Session:
 
     async def _read(self) -> None:
         fetched = await self._reader.getmany(
-            timeout_ms=_POLL_MS, max_records=min(_FETCH_RECORDS_MAX, self._settings.rows_max)
+            timeout_ms=_POLL_MS if self._landing is None else _POLL_LANDING_MS,
+            max_records=min(_FETCH_RECORDS_MAX, self._settings.rows_max),
         )
         now = time.monotonic()
         for tp, records in fetched.items():

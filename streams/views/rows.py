@@ -78,21 +78,21 @@ def _payment(rows: Rows, event: Event) -> None:
     elif conflicted and known is not None:
         rows.payments[payment_id] = (*known[:5], max(version, known[5]), *known[6:])
     elif known is None:
-        mark = rows.marks.pop(payment_id, 0)
-        rows.payments[payment_id] = _payment_row(event, max(version, mark))
+        rows.marks.pop(payment_id, None)
+        rows.payments[payment_id] = _payment_row(event)
     elif version > known[5]:
         state = (event["status"], version, event["reason"], event["detail"])
         rows.payments[payment_id] = (*known[:4], *state, *known[8:-1], event["occurred_at_us"])
 
 
-def _payment_row(event: Event, version: int) -> tuple[Any, ...]:
+def _payment_row(event: Event) -> tuple[Any, ...]:
     return (
         event["resource_id"],
         event["tenant"],
         event["idempotency_key"],
         event["identity"],
         event["status"],
-        version,
+        event["version"],
         event["reason"],
         event["detail"],
         event["amount_minor"],

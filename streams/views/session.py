@@ -30,6 +30,7 @@ from streams.views.store import Claim, Store
 GROUP: Final = "views"
 _POLL_MS: Final = 200
 _REQUEST_MS: Final = 10_000
+_RETRY_MS: Final = 250
 _HINT_S: Final = 2.0
 _STOP_S: Final = 2.0
 
@@ -52,6 +53,7 @@ async def run(settings: Settings, crash: CrashPoint, stop: asyncio.Event) -> Non
         session_timeout_ms=settings.session_timeout_ms,
         heartbeat_interval_ms=max(100, min(3_000, settings.session_timeout_ms // 4)),
         request_timeout_ms=_REQUEST_MS,
+        retry_backoff_ms=_RETRY_MS,
         fetch_max_wait_ms=_POLL_MS,
     )
     try:

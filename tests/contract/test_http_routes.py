@@ -92,7 +92,7 @@ async def test_the_record_carries_all_that_was_asked_and_its_trace():
         assert (record["metadata"], record["context"]) == ({"a": "b"}, {"ip": "::1"})
         assert record["reply_partition"] is None
         assert event.at_ms == record["received_at_us"] // 1000
-        (name, value), = event.headers
+        ((name, value),) = event.headers
         assert name == "traceparent"
         assert value.decode().startswith(trace[:36])
         assert got.json["metadata"] == {"a": "b"}
@@ -379,8 +379,10 @@ async def test_opening_an_account_waits_by_default():
         await until(rig.written)
         (record,) = rig.written()
         assert (record["type"], record["account_kind"]) == ("account.open", "customer")
-        assert record["resource_id"] == record["home_account"] == ids.account_id(
-            TENANT, "acc", "customer"
+        assert (
+            record["resource_id"]
+            == record["home_account"]
+            == ids.account_id(TENANT, "acc", "customer")
         )
         rig.reply(record, "active")
         got = await asking
@@ -495,7 +497,9 @@ async def test_an_account_whose_view_stays_behind_is_shown_as_it_is(monkeypatch)
         account = made.json["id"]
         got = await rig.call("GET", f"/v1/accounts/{account}")
         assert (got.status, got.json["status"]) == (200, "accepted")
-        problem_of(await rig.call("GET", f"/v1/accounts/{account}", key=OTHER_KEY), 404, "not_found")
+        problem_of(
+            await rig.call("GET", f"/v1/accounts/{account}", key=OTHER_KEY), 404, "not_found"
+        )
         problem_of(await rig.call("GET", f"/v1/accounts/{BOB}"), 404, "not_found")
 
 
@@ -522,8 +526,8 @@ async def test_reads_are_503_while_the_views_are_away_and_payments_are_taken():
     async with running() as rig:
         rig.views.away = True
         path = (await rig.pay("k")).headers["location"]
-        for path in (path, "/v1/payments", f"/v1/accounts/{BOB}"):
-            problem_of(await rig.call("GET", path), 503, "views_unavailable")
+        for at in (path, "/v1/payments", f"/v1/accounts/{BOB}"):
+            problem_of(await rig.call("GET", at), 503, "views_unavailable")
         assert (await rig.call("GET", "/readyz", key=None)).status == 200
 
 
@@ -630,7 +634,7 @@ async def test_a_genuine_delivery_is_kept_byte_for_byte_then_answered():
         assert (record["source"], record["partner_event_id"]) == ("demo", "msg_1")
         assert (record["path"], record["remote_address"]) == ("/v1/webhooks/demo", "127.0.0.1")
         assert record["delivery_id"] == got.headers["request-id"]
-        ((topic, partition), (event,)), = rig.link.log.items()
+        (((_, partition), (event,)),) = rig.link.log.items()
         assert partition == ids.slot_of_key("demo:msg_1") % 4
         assert event.key == b"demo:msg_1"
 

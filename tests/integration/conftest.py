@@ -24,7 +24,7 @@ from deploy.local.stackfile import read_stack
 from deploy.local.units import serves
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 RECOVERY_S = 60.0
@@ -165,9 +165,15 @@ class StackMaker(Protocol):
 
 
 @pytest.fixture(scope="session")
-def shared_stack(run_folder: Path) -> Iterator[Stack]:
+def unstarted_stack(run_folder: Path) -> Callable[[str], Stack]:
+    """Makes a stack with a home of that name; whoever starts it must stop it."""
+    return lambda name: Stack(run_folder / name, {})
+
+
+@pytest.fixture(scope="session")
+def shared_stack(unstarted_stack: Callable[[str], Stack]) -> Iterator[Stack]:
     """The session's stack; take `stack` instead."""
-    stack = Stack(run_folder / "stack", {})
+    stack = unstarted_stack("stack")
     try:
         stack.start()
         yield stack

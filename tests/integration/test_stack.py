@@ -14,6 +14,7 @@ import pytest
 
 from deploy.local import control
 from deploy.local.child import identify, wait_for
+from deploy.local.credentials import load_or_create
 from deploy.local.home import Home
 from deploy.local.settings import DSN_OF_ROLE
 from deploy.local.stackfile import read_record, read_stack
@@ -32,6 +33,17 @@ CONTRACT = {
     "api_keys",
     "processes",
 }
+
+
+@pytest.fixture(scope="module")
+def other(unstarted_stack):
+    """A second stack beside the session's; what a test did to it the next one finds."""
+    second = unstarted_stack("other")
+    try:
+        second.start()
+        yield second
+    finally:
+        second.stop()
 
 
 def members(home: Home) -> set[int]:
@@ -110,42 +122,35 @@ def test_a_restarted_broker_keeps_its_address(stack):
     assert stack.kafka == before
 
 
-def test_a_second_stack_in_another_folder_runs_at_the_same_time(stack, new_stack):
-    second = new_stack()
-    assert second.url != stack.url
-    assert second.kafka != stack.kafka
-    assert second.api_key != stack.api_key
+def test_a_second_stack_in_another_folder_runs_at_the_same_time(stack, other):
+    assert other.url != stack.url
+    assert other.kafka != stack.kafka
+    assert other.api_key != stack.api_key
     assert stack.is_ready()
-    pids = members(second.home)
-    second.stop()
-    assert stack.is_ready()
-    assert pids
-    assert not members(second.home)
+    assert other.is_ready()
 
 
-def test_down_leaves_no_process_even_when_the_supervisor_was_killed(new_stack):
-    stack = new_stack()
-    record = read_record(stack.home)
-    paused = stack.pause("streams")
-    os.kill(record.supervisor.pid, signal.SIGKILL)
-    stack.supervisor.process.wait()
-    control.down(stack.home, io.StringIO())
-    assert wait_for(lambda: not members(stack.home), 20), members(stack.home)
+def test_down_leaves_no_process_even_when_the_supervisor_was_killed(stack, other):
+    paused = other.pause("streams")
+    os.kill(read_record(other.home).supervisor.pid, signal.SIGKILL)
+    other.supervisor.process.wait()
+    control.down(other.home, io.StringIO())
+    assert wait_for(lambda: not members(other.home), 20), members(other.home)
     assert identify(paused) is None
-    assert read_stack(stack.home) is None
-    assert read_record(stack.home) is None
+    assert read_stack(other.home) is None
+    assert read_record(other.home) is None
+    assert stack.is_ready()
 
 
-def test_a_stack_that_was_stopped_comes_up_again_on_its_data(new_stack):
-    stack = new_stack()
-    key = stack.api_key
-    stack.stop()
-    stack.start()
-    stack.await_ready()
-    assert stack.api_key == key
-    log = stack.home.log("supervisor").read_text()
-    assert f"({len(TOPICS)} new)" in log
-    assert "(0 new)" in log
+def test_a_stack_comes_up_again_on_its_data_and_goes_down_clean(other):
+    other.stop()
+    other.start()
+    assert other.api_key == load_or_create(other.home.credentials).api_key
+    starts = re.findall(r"\((\d+) new\)", other.home.log("supervisor").read_text())
+    assert starts == [str(len(TOPICS)), "0"]
+    assert members(other.home)
+    other.stop()
+    assert not members(other.home)
 
 
 def test_a_part_that_cannot_start_is_named_and_nothing_is_left(new_stack, run_folder):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -102,9 +102,7 @@ class Client:
             length = 0 if method == "HEAD" else int(headers.get("content-length", 0))
             return Got(status, headers, await self.reader.readexactly(length))
 
-    async def ask(
-        self, method: str, path: str, body: bytes | None = None, **headers: str
-    ) -> Got:
+    async def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Got:
         await self.send(request(method, path, body, **headers))
         return await self.answer(method)
 
@@ -115,10 +113,8 @@ class Client:
 
     async def close(self) -> None:
         self.writer.close()
-        try:
+        with suppress(ConnectionError):
             await self.writer.wait_closed()
-        except ConnectionError:
-            pass
 
 
 def request(method: str, path: str, body: bytes | None = None, **headers: str) -> bytes:
@@ -163,7 +159,11 @@ class Rig:
 
     async def pay(self, key: str, body: Any = None, **headers: str) -> Got:
         return await self.call(
-            "POST", "/v1/payments", payment() if body is None else body, Idempotency_Key=key, **headers
+            "POST",
+            "/v1/payments",
+            payment() if body is None else body,
+            Idempotency_Key=key,
+            **headers,
         )
 
     def written(self, topic: str = "payments.requests") -> list[dict[str, Any]]:
@@ -202,9 +202,10 @@ def payment(**changes: Any) -> dict[str, Any]:
 
 async def until(condition: Any, within_s: float = 5.0) -> None:
     """Wait for a condition."""
-    async with asyncio.timeout(within_s):
-        while not condition():
-            await asyncio.sleep(0.005)
+    deadline = asyncio.get_running_loop().time() + within_s
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "it does not come true"
+        await asyncio.sleep(0.005)
 
 
 @asynccontextmanager

@@ -116,7 +116,9 @@ async def test_a_chunked_body_arrives_whole_and_its_trailers_are_left_out():
 async def test_a_client_that_expects_100_gets_it_before_its_body():
     async with site() as s:
         client = await s.connect()
-        head = b"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+        head = (
+            b"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+        )
         await client.send(head)
         assert (await client.answer()).status == 100
         await client.send(b"ok")
@@ -126,7 +128,9 @@ async def test_a_client_that_expects_100_gets_it_before_its_body():
 async def test_100_continue_waits_for_the_answers_before_it():
     async with site() as s:
         client = await s.connect()
-        head = b"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+        head = (
+            b"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+        )
         await client.send(request("GET", "/later") + head)
         await until(lambda: s.held)
         s.held[0].answer(200, b"first")
@@ -139,7 +143,9 @@ async def test_100_continue_waits_for_the_answers_before_it():
 async def test_a_body_that_came_without_waiting_gets_no_100():
     async with site() as s:
         client = await s.connect()
-        data = b"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nok"
+        data = (
+            b"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nok"
+        )
         await client.send(request("GET", "/later") + data)
         await until(lambda: s.held)
         s.held[0].answer(200, b"first")
@@ -167,7 +173,9 @@ async def test_http_1_0_ends_after_the_answer_unless_it_asks_to_be_kept():
 async def test_connection_close_ends_it_and_what_follows_is_not_heard():
     async with site() as s:
         client = await s.connect()
-        await client.send(request("GET", "/now", Connection="close") + request("POST", "/echo", b"x"))
+        await client.send(
+            request("GET", "/now", Connection="close") + request("POST", "/echo", b"x")
+        )
         got = await client.answer()
         assert (got.status, got.headers["connection"]) == (200, "close")
         assert await client.ended() == b""
@@ -206,19 +214,21 @@ async def test_a_target_in_absolute_form_is_understood():
 MALFORMED = {
     "two framings": b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "two lengths": b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+    "two lengths": b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n"
+    b"Content-Length: 2\r\n\r\nx",
     "signed length": b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\nx",
     "bare line feeds": b"GET /now HTTP/1.1\nHost: a\n\n",
     "space before the colon": b"GET /now HTTP/1.1\r\nHost : a\r\n\r\n",
     "folded header": b"GET /now HTTP/1.1\r\nHost: a\r\n b\r\n\r\n",
     "no host": b"GET /now HTTP/1.1\r\n\r\n",
     "two hosts": b"GET /now HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-    "two authorizations": b"GET /now HTTP/1.1\r\nHost: a\r\nAuthorization: b\r\nauthorization: c\r\n\r\n",
+    "two authorizations": b"GET /now HTTP/1.1\r\nHost: a\r\nAuthorization: b\r\n"
+    b"authorization: c\r\n\r\n",
     "unknown coding": b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\nx",
     "no method": b"?? / HTTP/1.1\r\n\r\n",
     "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-    "upgrade with a body": b"POST /echo HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
-    b"Content-Length: 1\r\n\r\nx",
+    "upgrade with a body": b"POST /echo HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n"
+    b"Upgrade: h2c\r\nContent-Length: 1\r\n\r\nx",
 }
 
 
@@ -393,7 +403,9 @@ async def test_a_client_that_is_gone_before_the_answer_harms_nothing():
         await until(lambda: len(s.held) == 4)
         await closed.close()
         linger = struct.pack("ii", 1, 0)
-        reset.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        reset.writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, linger
+        )
         await reset.close()
         await until(lambda: len(s.server._connections) == 1)
         for exchange in s.held:
@@ -425,7 +437,11 @@ async def test_requests_past_the_bound_are_503_at_once_and_health_is_answered():
         await until(lambda: len(s.held) == 2)
         client = await s.connect()
         got = await client.ask("GET", "/now")
-        assert (got.status, got.json["code"], got.headers["retry-after"]) == (503, "overloaded", "1")
+        assert (got.status, got.json["code"], got.headers["retry-after"]) == (
+            503,
+            "overloaded",
+            "1",
+        )
         assert (await client.ask("GET", "/always")).status == 200
         s.held[0].answer(200, b"")
         assert (await client.ask("GET", "/now")).status == 200

@@ -102,7 +102,8 @@ def test_a_key_is_known_by_its_hash_alone():
 
 
 @pytest.mark.parametrize(
-    "header", [None, b"", b"Bearer", b"Bearer ", b"Basic aHI=", b"Bearer x", b"Bearer " + b"x" * 600]
+    "header",
+    [None, b"", b"Bearer", b"Bearer ", b"Basic aHI=", b"Bearer x", b"Bearer " + b"x" * 600],
 )
 def test_an_unknown_key_is_401_with_a_challenge(header):
     with pytest.raises(Refused) as caught:
@@ -124,7 +125,14 @@ KEY_ROW = {"id": "a", "sha256": "0" * 64, "tenant": "demo", "scopes": ["*"]}
 
 @pytest.mark.parametrize(
     "change",
-    [{"sha256": "0"}, {"sha256": KEY}, {"scopes": ["all"]}, {"tenant": ""}, {"tenant": "A b"}, {"x": 1}],
+    [
+        {"sha256": "0"},
+        {"sha256": KEY},
+        {"scopes": ["all"]},
+        {"tenant": ""},
+        {"tenant": "A b"},
+        {"x": 1},
+    ],
 )
 def test_a_wrong_key_file_is_told(change):
     parse_keys(json.dumps({"keys": [KEY_ROW]}).encode())

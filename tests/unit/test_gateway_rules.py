@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from urllib.parse import urlencode
 
 import msgspec
 import pytest
@@ -53,7 +54,7 @@ def accepted(**changes):
         ({"amount": True}, "/amount", "type_invalid"),
         ({"amount": "1"}, "/amount", "type_invalid"),
         ({"amount": None}, "/amount", "type_invalid"),
-        ({"currency": "eur"}, "/currency", "format_invalid"),
+        ({"currency": "eur"}, "/currency", "currency_unknown"),
         ({"currency": "EUR\n"}, "/currency", "length_out_of_range"),
         ({"currency": "XXX"}, "/currency", "currency_unknown"),
         ({"source": {"account": "acct_1"}}, "/source/account", "length_out_of_range"),
@@ -177,15 +178,19 @@ def test_an_idempotency_key_is_1_to_255_printable_ascii(key):
 def test_the_hash_sees_content_and_not_spelling():
     text = json.dumps(payment(metadata={"b": "2", "a": "ü"}, capture="automatic"), indent=1)
     shuffled = json.dumps(dict(reversed(payment(metadata={"a": "ü", "b": "2"}).items())))
-    hashes = {body_hash("payment.create", rules.decode(PAYMENT, t.encode())) for t in (text, shuffled)}
+    hashes = {
+        body_hash("payment.create", rules.decode(PAYMENT, t.encode())) for t in (text, shuffled)
+    }
     assert len(hashes) == 1
 
 
 def test_the_canonical_form_is_what_the_documentation_says():
     body = accepted(metadata={"b": "2", "a": "ü"})
     form = (
-        'payment.create\n{"amount":1250,"currency":"EUR","destination":{"account":"%s"},'
-        '"metadata":{"a":"ü","b":"2"},"source":{"account":"%s"}}' % (BOB, ALICE)
+        'payment.create\n{"amount":1250,"currency":"EUR",'
+        f'"destination":{{"account":"{BOB}"}},'
+        '"metadata":{"a":"ü","b":"2"},'
+        f'"source":{{"account":"{ALICE}"}}}}'
     )
     assert body_hash("payment.create", body) == hashlib.sha256(form.encode()).hexdigest()
 
@@ -203,7 +208,9 @@ def test_the_canonical_form_is_what_the_documentation_says():
     ],
 )
 def test_every_field_changes_the_hash(changes):
-    assert body_hash("payment.create", accepted()) != body_hash("payment.create", accepted(**changes))
+    assert body_hash("payment.create", accepted()) != body_hash(
+        "payment.create", accepted(**changes)
+    )
 
 
 def test_a_batch_item_is_the_same_request_as_the_single_one():
@@ -311,7 +318,9 @@ def test_a_query_that_is_not_understood_names_its_parameter(query, pointer):
     assert [error.pointer for error in caught.value.errors] == ([pointer] if pointer else [])
 
 
-@pytest.mark.parametrize("other", ["status=rejected", "account=" + BOB, "from=2026-01-01T00:00:00Z"])
+@pytest.mark.parametrize(
+    "other", ["status=rejected", "account=" + BOB, "from=2026-01-01T00:00:00Z"]
+)
 def test_a_cursor_belongs_to_its_filters(other):
     place = Place(1, ids.payment_id("demo", "k", ALICE))
     text = cursors.encode(place, PaymentQuery("demo"))
@@ -326,12 +335,11 @@ def test_a_cursor_belongs_to_its_tenant():
         cursors.parse("other", f"cursor={text}")
 
 
-@given(st.text(max_size=60))
+@given(st.one_of(st.text(max_size=60), st.text("abcdefAB-_019=", max_size=60)))
 def test_no_cursor_text_breaks_the_parser(text):
-    try:
-        cursors.parse("demo", f"cursor={text.encode('utf-8', 'replace').hex()}")
-    except Refused as error:
-        assert error.code == "query_invalid"
+    with pytest.raises(Refused) as caught:
+        cursors.parse("demo", urlencode({"cursor": text.encode("utf-8", "replace")}))
+    assert caught.value.code == "query_invalid"
 
 
 def test_times_are_read_to_the_microsecond():

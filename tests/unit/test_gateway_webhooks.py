@@ -206,7 +206,9 @@ def test_standard_webhooks_agrees_with_the_reference_implementation(case, docume
 
 def test_the_sources_file_says_who_may_deliver():
     row = {"id": "s1", "secret": SECRET, "not_before": None, "not_after": "2027-01-01T00:00:00Z"}
-    text = {"sources": {"acme": {"scheme": "standard-webhooks", "tolerance_s": 60, "secrets": [row]}}}
+    text = {
+        "sources": {"acme": {"scheme": "standard-webhooks", "tolerance_s": 60, "secrets": [row]}}
+    }
     source = parse_sources(json.dumps(text).encode())["acme"]
     assert source.scheme.tolerance_s == 60
     assert source.secrets == (Secret("s1", KEY, None, 1_798_761_600_000_000),)

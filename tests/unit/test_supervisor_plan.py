@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import stat
 import tempfile
 from pathlib import Path
@@ -16,7 +17,7 @@ from deploy.local.jars import FetchError, Jar, class_path, is_sound, locked_jars
 from deploy.local.plan import MIGRATIONS, Addresses, migration_variables, worker_names, workers
 from deploy.local.ports import free_port, is_free
 from deploy.local.roles import DATABASES, ROLES, Address, database_of
-from deploy.local.serveruser import User, can_enter
+from deploy.local.serveruser import User, can_enter, place_for, reachable_programs
 from deploy.local.settings import settings_from
 from deploy.local.status import table
 from schemas.environment import VARIABLES, SettingError
@@ -220,6 +221,36 @@ def test_a_user_enters_a_folder_only_if_it_may_enter_all_above():
         assert can_enter(stranger, inner)
         inner.parent.chmod(0o700)
         assert not can_enter(stranger, inner)
+
+
+def test_data_in_a_closed_project_lives_elsewhere_and_goes_with_the_project(tmp_path, monkeypatch):
+    monkeypatch.setattr("deploy.local.serveruser.ELSEWHERE", tmp_path / "elsewhere")
+    stranger = User("nobody", 65_534, 65_534)
+    closed = tmp_path / "project"
+    closed.mkdir(mode=0o700)
+    first = place_for(closed / "postgres", stranger)
+    assert first.parent == tmp_path / "elsewhere"
+    assert place_for(closed / "postgres", stranger) == first
+    assert place_for(closed / "postgres", None) == closed / "postgres"
+    shutil.rmtree(closed)
+    closed.mkdir(mode=0o700)
+    second = place_for(closed / "postgres", stranger)
+    assert second != first
+    assert not first.exists()
+
+
+def test_programs_in_a_closed_project_are_copied_with_their_libraries(tmp_path, monkeypatch):
+    monkeypatch.setattr("deploy.local.serveruser.ELSEWHERE", tmp_path / "elsewhere")
+    programs = tmp_path / "site" / "wheel" / "pginstall" / "bin"
+    for path in (programs / "postgres", tmp_path / "site" / "wheel.libs" / "libpq.so"):
+        path.parent.mkdir(parents=True)
+        path.write_text("x")
+    (tmp_path / "site").chmod(0o700)
+    copy = reachable_programs(programs, User("nobody", 65_534, 65_534))
+    assert (copy / "postgres").exists()
+    assert (copy / ".." / ".." / ".." / "wheel.libs" / "libpq.so").exists()
+    assert reachable_programs(programs, User("nobody", 65_534, 65_534)) == copy
+    assert reachable_programs(programs, None) == programs
 
 
 def test_tables_align():

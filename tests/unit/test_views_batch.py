@@ -76,6 +76,7 @@ def test_records_below_the_claim_were_applied_before() -> None:
     assert fresh(records, None) == records
     assert fresh(records, 3) == records
     assert fresh(records, 4) == records[1:]
+    assert fresh(records, 5) == records[1:]
     assert fresh(records, 9) == []
     assert fresh([], 9) == []
 

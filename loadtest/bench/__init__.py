@@ -1,0 +1,3 @@
+"""Benches: each measures one part on this machine, beside its peers where it is asked to, and ends
+with one JSON line.
+"""

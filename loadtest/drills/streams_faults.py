@@ -1,0 +1,293 @@
+"""The faults, each a short script over a run: what is broken, when, and in which order.
+
+Every script leaves the run so that one worker can finish it. Instants are drawn from the run's
+seed; what the operating system makes of them differs, so a seed repeats the faults and the load,
+not every interleaving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from signal import SIGCONT, SIGSTOP
+from typing import Final
+
+from loadtest.drills.streams_load import SKEW_MS, Mix
+from loadtest.drills.streams_model import REFUSED, prefix_differences
+from loadtest.drills.streams_run import ENDS_WITHIN_S, DrillError, Run, Tuning
+from streams.engine.crash import POINTS
+
+Script = Callable[[Run], Awaitable[list[str]]]
+"""Breaks a run; returns what it found wrong by itself."""
+
+ONCE_A_START: Final = frozenset({"after_fence", "after_restore", "on_stop"})
+REACHED_WITHIN_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of run: its script, load and settings. One that breaks the broker runs alone."""
+
+    script: Script
+    mix: Mix
+    tuning: Tuning
+    alone: bool = False
+    compacting: bool = False
+    finisher: str = "w0"
+    stop_on_poison: bool = False
+    twin: Kind | None = None
+
+
+async def crash_points(run: Run) -> list[str]:
+    """SIGKILL at named steps, one after another, then finish."""
+    await run.feed(0.3)
+    wiped = run.rng.random() < 0.5
+    points = list(POINTS)
+    first = points[run.seed // 2 % len(points)]
+    for number, point in enumerate([first, *run.rng.sample(points, run.rng.randrange(1, 3))]):
+        if point == "in_restore":
+            if number == 0:
+                await _work_a_little(run)
+            _wipe(run)
+        await _crash(run, point)
+        if wiped:
+            _wipe(run)
+    return []
+
+
+async def sigkills(run: Run) -> list[str]:
+    """SIGKILL at random instants, from the start of the process to the middle of its work."""
+    await run.feed(0.2)
+    wiped = run.rng.random() < 0.5
+    kills = run.rng.randrange(2, 4)
+    for _ in range(kills):
+        await run.start()
+        await run.trickle(0.6 / kills, run.rng.uniform(0.4, 2.0))
+        await run.kill()
+        run.faults["SIGKILL at a random instant"] += 1
+        if wiped:
+            _wipe(run)
+    return []
+
+
+async def zombie(run: Run) -> list[str]:
+    """Pause an owner until another has taken over, then wake it: it must write nothing and end."""
+    await run.feed(0.3)
+    await run.start("w0")
+    await run.until_done(round(0.1 * run.mix.records))
+    await run.trickle(0.1, run.rng.uniform(0.05, 0.5))
+    run.signal(SIGSTOP, "w0")
+    run.faults["owner paused past its time-outs"] += 1
+    before = await run.done()
+    await run.start("w1")
+    await run.feed(0.2)
+    await run.until_done(before + round(0.15 * run.mix.records))
+    run.signal(SIGCONT, "w0")
+    await run.trickle(0.2, 1.0)
+    if not await run.died("w0", ENDS_WITHIN_S):
+        return ["the zombie did not end"]
+    if run.workers["w0"].exit_code() == 0:
+        return ["the zombie ended as if nothing were wrong"]
+    return []
+
+
+async def broker_killed(run: Run) -> list[str]:
+    """Kill the broker, or freeze it, in the middle of transactions; the worker has to cope."""
+    await run.feed(0.3)
+    await run.start()
+    await run.until_done(round(0.05 * run.mix.records))
+    for _ in range(2):
+        await run.trickle(0.1, run.rng.uniform(0.1, 0.6))
+        if run.rng.random() < 0.5:
+            await asyncio.to_thread(run.server.kill)
+            await asyncio.to_thread(run.server.start)
+            run.faults["broker killed and restarted"] += 1
+        else:
+            await asyncio.to_thread(run.server.pause)
+            await asyncio.sleep(run.rng.uniform(1.0, 6.0))
+            await asyncio.to_thread(run.server.resume)
+            run.faults["broker frozen for seconds"] += 1
+    return []
+
+
+async def refused(run: Run) -> list[str]:
+    """Records whose output the broker refuses: the transaction must abort, the rest go on."""
+    await run.feed(0.6)
+    await run.start()
+    await run.trickle(0.2, 0.5)
+    await run.feed_all()
+    expected = await run.expected()
+    reasons = [reason for each in expected.values() for reason, _ in each.dead.values()]
+    run.faults["send refused by the broker"] += reasons.count(REFUSED)
+    return []
+
+
+async def storm(run: Run) -> list[str]:
+    """Workers join and leave, by SIGTERM and SIGKILL, every second or so under load."""
+    names = ("w0", "w1", "w2")
+    await run.feed(0.1)
+    feeding = asyncio.create_task(run.trickle(0.8, 8.0))
+    ends_at = time.monotonic() + 8.0
+    while time.monotonic() < ends_at:
+        name = run.rng.choice(names)
+        worker = run.workers.get(name)
+        if worker is None or not worker.running():
+            if run.rng.random() < 0.3:
+                run.wipe(name)
+                run.faults["disk wiped"] += 1
+            await run.start(name)
+            run.faults["worker joined"] += 1
+        elif run.rng.random() < 0.5:
+            await run.kill(name)
+            run.faults["worker left by SIGKILL"] += 1
+        else:
+            await run.stop(name)
+            run.faults["worker left by SIGTERM"] += 1
+        await asyncio.sleep(run.rng.uniform(0.3, 1.5))
+    await feeding
+    for name in run.workers:
+        await run.stop(name)
+    return []
+
+
+async def compacted(run: Run) -> list[str]:
+    """Restore from a changelog of which the broker has compacted the beginning."""
+    await run.feed(0.2)
+    await run.start()
+    await run.trickle(0.4, 2.5)
+    await run.until_done(round(0.4 * run.mix.records))
+    await run.kill()
+    deadline = time.monotonic() + REACHED_WITHIN_S
+    while not await _has_holes(run):
+        if time.monotonic() > deadline:
+            raise DrillError("the broker does not compact the changelog")
+        await asyncio.sleep(0.3)
+    run.faults["restore from a compacted changelog"] += 1
+    _wipe(run)
+    return []
+
+
+async def stops_at_poison(run: Run) -> list[str]:
+    """By policy a worker ends at a poisoned record, passing nothing over; then that changes."""
+    await run.feed_all()
+    await run.start()
+    if not await run.died("w0", ENDS_WITHIN_S):
+        return ["the worker did not end at the poisoned record"]
+    run.faults["stopped at a poisoned record"] += 1
+    found = []
+    if run.workers["w0"].exit_code() == 0:
+        found.append("the worker ended as if nothing were wrong")
+    expected = await run.expected()
+    out = await run.broker.read(run.prefix, ["out"], run.mix.partitions)
+    passed = {
+        tp.partition: offset
+        for tp, offset in (await run.broker.committed(run.prefix)).items()
+        if tp.topic == f"{run.prefix}.in"
+    }
+    for number, wanted in expected.items():
+        found += prefix_differences(wanted, out["out", number], passed.get(number, 0))
+    run.stop_on_poison = False
+    return found
+
+
+async def quiet(run: Run) -> list[str]:
+    """One crash on made-up, jumping timestamps: log time must follow from the input alone."""
+    await run.feed(0.5)
+    run.faults["clock skew"] += 1
+    await _crash(run, run.rng.choice(("after_send", "after_commit", "after_store")))
+    return []
+
+
+async def _work_a_little(run: Run) -> None:
+    before = await run.done()
+    await run.start()
+    await run.until_done(before + round(0.1 * run.mix.records))
+    await run.kill()
+    run.faults["SIGKILL at a random instant"] += 1
+
+
+async def _crash(run: Run, point: str) -> None:
+    """Start a worker that dies at `point`, and wait until it has."""
+    passes = run.rng.randrange(1, run.mix.partitions + 1 if point in ONCE_A_START else 16)
+    if point == "in_restore":
+        passes = 1
+    await run.start(crash=f"{point}:{passes}")
+    feeding = asyncio.create_task(run.trickle(0.2, 1.0))
+    if point == "on_stop":
+        await run.until_done(await run.done() + 1)
+        await run.stop()
+    reached = await run.died("w0", REACHED_WITHIN_S)
+    await feeding
+    if not reached:
+        await run.kill()
+        raise DrillError(f"crash point {point}:{passes} was not reached")
+    if run.workers["w0"].exit_code() != -9:
+        raise DrillError(f"{point}:{passes} ended with {run.workers['w0'].exit_code()}, not -9")
+    run.faults[f"SIGKILL {point}"] += 1
+
+
+async def _has_holes(run: Run) -> bool:
+    """Tell whether every changelog has lost records to compaction: a transaction writes one at
+    least and takes one offset for its marker, so without holes half of the offsets are records.
+    """
+    found = await run.broker.read(run.prefix, ["changelog"], run.mix.partitions)
+    return all(
+        records and records[-1].offset - records[0].offset >= 2 * len(records)
+        for records in found.values()
+    )
+
+
+def _wipe(run: Run) -> None:
+    run.wipe()
+    run.faults["disk wiped"] += 1
+
+
+_MIX: Final = Mix(records=2_400, keys=40, partitions=4)
+_TIMED: Final = Mix(records=1_600, keys=30, partitions=2, timed=True)
+_USUAL: Final = Tuning(batch_max=40, commit_interval_ms=10)
+_SHORT: Final = replace(_USUAL, session_timeout_ms=1_500, transaction_timeout_ms=2_000)
+
+KINDS: Final[dict[str, Kind]] = {
+    "crash points": Kind(crash_points, _MIX, _USUAL),
+    "SIGKILL": Kind(sigkills, _MIX, _USUAL),
+    "zombie": Kind(zombie, _MIX, _SHORT, finisher="w1"),
+    "storm": Kind(storm, _MIX, _SHORT),
+    "refused": Kind(
+        refused, Mix(records=800, keys=30, partitions=2, big=4), replace(_USUAL, batch_max=16)
+    ),
+    "compacted": Kind(
+        compacted, Mix(records=2_400, keys=12, partitions=2), _USUAL, compacting=True
+    ),
+    "stop policy": Kind(
+        stops_at_poison,
+        Mix(records=1_200, keys=30, partitions=2, bad=2),
+        _USUAL,
+        stop_on_poison=True,
+    ),
+    "clock skew": Kind(quiet, replace(_TIMED, skew_ms=SKEW_MS), _USUAL),
+    "same bytes": Kind(
+        quiet,
+        _TIMED,
+        _USUAL,
+        twin=Kind(sigkills, _TIMED, replace(_USUAL, batch_max=7, commit_interval_ms=1)),
+    ),
+    "broker": Kind(
+        broker_killed,
+        _MIX,
+        replace(_USUAL, session_timeout_ms=3_000, transaction_timeout_ms=3_000),
+        alone=True,
+    ),
+}
+
+_CYCLE: Final = (
+    "crash points", "SIGKILL", "crash points", "zombie", "crash points", "storm", "crash points",
+    "refused", "crash points", "SIGKILL", "crash points", "compacted", "crash points",
+    "stop policy", "crash points", "clock skew", "crash points", "same bytes", "SIGKILL", "broker",
+)  # fmt: skip
+
+
+def kind_of(seed: int) -> str:
+    """Say which kind of run a seed is."""
+    return _CYCLE[seed % len(_CYCLE)]

@@ -1,0 +1,96 @@
+"""What the drills feed: seeded operations on few keys, some of them poison. Pure.
+
+Keys are few, so that state is overwritten, deleted and set again within a run, and so that timers
+are replaced and cancelled while they are on their way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+import msgspec
+
+from schemas.ids import partition_of, slot_of_key
+
+SMALL_BYTES_MAX: Final = 4 * 1024
+"""What the topic `small` takes."""
+BIG_BYTES: Final = 3 * SMALL_BYTES_MAX
+STARTS_AT_MS: Final = 1_700_000_000_000
+SKEW_MS: Final = 600_000
+GARBAGE: Final = b"\xff not an operation"
+
+
+class Op(msgspec.Struct, frozen=True):
+    """One operation. `timed` asks for log time in what it causes; `after_us` is an arm's delay."""
+
+    kind: str
+    amount: int
+    after_us: int = 0
+    timed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """The load of a run: how many records, on how many keys, and how many of each kind in 1,000.
+
+    `timed` gives records made-up timestamps, which jump back and forth by up to `skew_ms`; then
+    there are no timers and no second input, so that log time follows from the input alone.
+    """
+
+    records: int
+    keys: int
+    partitions: int
+    side: int = 250
+    arm: int = 60
+    cancel: int = 20
+    drop: int = 40
+    bad: int = 8
+    garbage: int = 4
+    big: int = 0
+    timed: bool = False
+    skew_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """A record to write; `at_ms` None is now."""
+
+    side: bool
+    partition: int
+    key: bytes
+    value: bytes
+    at_ms: int | None
+
+
+encode_op: Final = msgspec.json.Encoder().encode
+decode_op: Final = msgspec.json.Decoder(Op).decode
+
+
+def feed(seed: int, mix: Mix) -> Iterator[Fed]:
+    """Make a run's records; the same for the same seed and mix."""
+    rng = Random(seed)
+    for number in range(mix.records):
+        key = f"key-{rng.randrange(mix.keys)}"
+        partition = partition_of(slot_of_key(key), mix.partitions)
+        at_ms = None
+        if mix.timed:
+            at_ms = STARTS_AT_MS + number * 7 + rng.randint(-mix.skew_ms, mix.skew_ms)
+        if not mix.timed and rng.randrange(1_000) < mix.side:
+            yield Fed(True, partition, key.encode(), b"%d" % rng.randrange(1_000), at_ms)
+        else:
+            yield Fed(False, partition, key.encode(), _value(rng, mix), at_ms)
+
+
+def _value(rng: Random, mix: Mix) -> bytes:
+    kinds = {"garbage": mix.garbage, "bad": mix.bad, "big": mix.big, "drop": mix.drop}
+    if not mix.timed:
+        kinds |= {"arm": mix.arm, "cancel": mix.cancel}
+    shares = [*kinds.values(), 1_000 - sum(kinds.values())]
+    kind = rng.choices([*kinds, "add"], shares)[0]
+    if kind == "garbage":
+        return GARBAGE
+    after_us = rng.randrange(800_000) if kind == "arm" else 0
+    return encode_op(Op(kind, rng.randrange(1, 10_000), after_us, mix.timed))

@@ -1,0 +1,357 @@
+"""The gateway's ports: the same contract holds for the fake in memory and for the real thing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+
+import asyncpg
+import msgspec
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from gateways.kafka.link import KafkaLink
+from gateways.kafka.memory import MemoryLink
+from gateways.kafka.outbox import Event, Outbox
+from gateways.payments import cursors, present
+from gateways.payments.cursors import PaymentQuery, Place
+from gateways.payments.memory import MemoryViews
+from gateways.payments.views import PostgresViews, ShownAccount, ShownPayment
+from gateways.problems import Down
+from schemas import ids
+from schemas.topics import MESSAGE_BYTES_MAX
+from streams.views.migrate import migrate
+from tests.unit.gateway_rig import ALICE, BANK, BOB, TENANT, until
+
+# The link to the broker.
+
+
+class MemoryBroker:
+    """A link, and what was written through it."""
+
+    def __init__(self):
+        self.link = MemoryLink()
+        self.topic = "t"
+
+    async def read(self, partition):
+        events = self.link.log.get((self.topic, partition), [])
+        return [(e.key, e.value, tuple(e.headers), e.at_ms) for e in events]
+
+    async def stop(self):
+        pass
+
+
+class KafkaBroker:
+    """The same on real Kafka."""
+
+    def __init__(self, bootstrap, topic):
+        self.bootstrap, self.topic = bootstrap, topic
+        self.link = KafkaLink(bootstrap, "test", [topic], 4)
+        self.task = asyncio.create_task(self.link.run())
+
+    async def read(self, partition):
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.bootstrap,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+        )
+        await consumer.start()
+        try:
+            place = TopicPartition(self.topic, partition)
+            consumer.assign([place])
+            end = (await consumer.end_offsets([place]))[place]
+            found = []
+            while await consumer.position(place) < end:
+                for records in (await consumer.getmany(timeout_ms=500)).values():
+                    found += [(r.key, r.value, tuple(r.headers), r.timestamp) for r in records]
+            return found
+        finally:
+            await consumer.stop()
+
+    async def stop(self):
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+
+def _topic(request):
+    config = {"max.message.bytes": str(MESSAGE_BYTES_MAX)}
+    return request.getfixturevalue("new_topic")("link", config=config)
+
+
+@pytest.fixture(params=["memory", "kafka"])
+async def broker(request):
+    if request.param == "memory":
+        made = MemoryBroker()
+    else:
+        kafka = request.getfixturevalue("kafka")
+        made = KafkaBroker(kafka.bootstrap, _topic(request))
+    await until(made.link.up, within_s=20)
+    yield made
+    await made.stop()
+
+
+def event(topic, value, said, partition=0, at_ms=1_700_000_000_000):
+    headers = (("traceparent", b"00-aa-bb-01"),)
+    return Event(topic, partition, b"key", value, headers, at_ms, said.append)
+
+
+async def test_what_was_acknowledged_can_be_read_in_order(broker):
+    said, outbox = [], Outbox(broker.link)
+    for n in range(500):
+        outbox.offer(event(broker.topic, b"%d" % n, said))
+        if n % 50 == 0:
+            await asyncio.sleep(0)
+    await until(lambda: len(said) == 500, within_s=20)
+    assert set(said) == {None}
+    read = await broker.read(0)
+    headers = (("traceparent", b"00-aa-bb-01"),)
+    assert read == [(b"key", b"%d" % n, headers, 1_700_000_000_000) for n in range(500)]
+    assert outbox.records == 0
+
+
+async def test_each_partition_gets_its_own(broker):
+    said, outbox = [], Outbox(broker.link)
+    for n in range(8):
+        outbox.offer(event(broker.topic, b"%d" % n, said, partition=n % 4))
+    await until(lambda: len(said) == 8, within_s=20)
+    for partition in range(4):
+        values = [value for _, value, _, _ in await broker.read(partition)]
+        assert values == [b"%d" % partition, b"%d" % (partition + 4)]
+
+
+async def test_the_largest_delivery_fits(broker):
+    said, outbox = [], Outbox(broker.link)
+    outbox.offer(event(broker.topic, b"x" * 1_200_000, said))
+    outbox.offer(event(broker.topic, b"small", said))
+    await until(lambda: len(said) == 2, within_s=20)
+    assert said == [None, None]
+    assert [len(value) for _, value, _, _ in await broker.read(0)] == [1_200_000, 5]
+
+
+# The read model.
+
+
+class MemoryStore:
+    """Views in memory, and how a test fills them."""
+
+    def __init__(self):
+        self.views = MemoryViews()
+
+    async def payment(self, tenant, shown):
+        self.views.show_payment(tenant, shown)
+
+    async def account(self, tenant, shown, shares):
+        self.views.show_account(tenant, replace(shown, shares={s: v for s, v, _, _ in shares}))
+
+    async def stop(self):
+        pass
+
+
+class PostgresStore:
+    """The same in the tables that streams.views owns."""
+
+    def __init__(self, dsns):
+        self.views = PostgresViews(dsns["views_reader"], 2, "test")
+        self.owner = dsns["views_owner"]
+
+    async def run(self, statement, *rows):
+        connection = await asyncpg.connect(self.owner)
+        try:
+            await connection.executemany(statement, rows)
+        finally:
+            await connection.close()
+
+    async def payment(self, tenant, shown):
+        p, reason = shown.payment, shown.payment.reason
+        at_us = shown.place.created_at_us
+        await self.run(
+            "insert into payments values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,"
+            " $14, $15, $16, $17, $18, $19, $20)",
+            (p.id, tenant, p.idempotency_key, ids.identity_of(p.id), p.status, shown.version,
+             reason and reason.code, reason and reason.detail, p.amount, p.currency,
+             p.source.account, p.destination.account, p.method, p.capture, p.description,
+             p.reference, json.dumps(p.metadata), "req_1", at_us, at_us),
+        )  # fmt: skip
+        await self.run(
+            "insert into payment_timeline values ($1, $2, $3, $4, $5, $6, $7)",
+            *(
+                (p.id, n, at_us, step.event, step.reason and step.reason.code,
+                 step.reason and step.reason.detail, f"e-{p.id}-{n}")
+                for n, step in enumerate(p.timeline, 1)
+            ),
+        )  # fmt: skip
+
+    async def account(self, tenant, shown, shares):
+        a = shown.account
+        await self.run(
+            "insert into accounts values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            (a.id, tenant, a.kind, a.currency, a.name, a.status, a.limits.min_balance,
+             a.limits.max_balance, json.dumps(a.metadata), AT_US),
+        )  # fmt: skip
+        await self.run(
+            "insert into account_shares values ($1, $2, $3, $4, $5, 0)",
+            *((a.id, *share) for share in shares),
+        )
+
+    async def stop(self):
+        await self.views.close(1.0)
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def store(request):
+    if request.param == "memory":
+        made = MemoryStore()
+    else:
+        dsns = request.getfixturevalue("new_database")("views")
+        await migrate(dsns["views_owner"])
+        made = PostgresStore(dsns)
+    yield made
+    await made.stop()
+
+
+AT_US = 1_800_000_000_000_000
+
+
+def shown(key, at_us=AT_US, source=ALICE, destination=BOB, **changes):
+    home = ids.home_account(source, destination)
+    record = {
+        "resource_id": ids.payment_id(TENANT, key, home),
+        "idempotency_key": key,
+        "received_at_us": at_us,
+        "amount_minor": 5,
+        "currency": "EUR",
+        "source_account": source,
+        "destination_account": destination,
+        "capture": "automatic",
+        "description": None,
+        "reference": None,
+        "metadata": {"a": "ü"},
+    }
+    view = msgspec.structs.replace(present.payment(record, None), **changes)
+    return ShownPayment(view, 3, Place(at_us, record["resource_id"]))
+
+
+async def test_a_payment_comes_back_with_its_timeline(store):
+    stamp, reason = present.timestamp(AT_US), present.Reason("insufficient_funds", "3 short")
+    timeline = [
+        present.TimelineStep(stamp, "accepted"),
+        present.TimelineStep(stamp, "rejected", reason),
+    ]
+    kept = shown("k", status="rejected", reason=reason, timeline=timeline)
+    await store.payment(TENANT, kept)
+    assert await store.views.payment(TENANT, kept.payment.id) == kept
+
+
+async def test_other_tenants_see_none_of_it(store):
+    kept = shown("k")
+    await store.payment(TENANT, kept)
+    assert await store.views.payment("other", kept.payment.id) is None
+    assert await store.views.payments(PaymentQuery("other")) == []
+
+
+async def test_an_account_is_the_sum_of_its_shares(store):
+    record = {
+        "resource_id": ALICE, "currency": "EUR", "account_kind": "customer", "account_name": "Ada",
+        "min_balance_minor": -5, "received_at_us": AT_US, "metadata": {"a": "b"},
+    }  # fmt: skip
+    view = msgspec.structs.replace(
+        present.account(record, None),
+        status="active",
+        balances=present.Balances(110, 30, 80),
+        version=9,
+    )
+    await store.account(TENANT, ShownAccount(view, {}), [(0, 7, 100, 30), (3, 2, 10, 0)])
+    got = await store.views.account(TENANT, ALICE)
+    assert got == ShownAccount(view, {0: 7, 3: 2})
+    assert await store.views.account("other", ALICE) is None
+    assert await store.views.account(TENANT, BOB) is None
+
+
+async def test_an_account_without_entries_has_nothing(store):
+    record = {"resource_id": BANK, "currency": "EUR", "account_kind": "external",
+              "received_at_us": AT_US, "metadata": {}}  # fmt: skip
+    view = present.account(record, None)
+    await store.account(TENANT, ShownAccount(view, {}), [])
+    assert await store.views.account(TENANT, BANK) == ShownAccount(view, {})
+
+
+async def filled(store):
+    """Put in payments, several of them at one instant; return them in the order of lists."""
+    kept = [
+        shown("k0", AT_US),
+        shown("k1", AT_US + 1, status="settled"),
+        shown("k2", AT_US + 1, source=BOB, destination=ALICE),
+        shown("k3", AT_US + 1, source=BANK, destination=BOB, status="settled"),
+        shown("k4", AT_US + 2, source=BANK, destination=ALICE),
+    ]
+    for payment in kept:
+        await store.payment(TENANT, payment)
+    return sorted(kept, key=lambda s: (-s.place.created_at_us, s.place.payment_id))
+
+
+def keys(page):
+    return [entry.payment.idempotency_key for entry in page]
+
+
+@pytest.mark.parametrize(
+    ("filters", "wanted"),
+    [
+        ({}, {"k0", "k1", "k2", "k3", "k4"}),
+        ({"status": "settled"}, {"k1", "k3"}),
+        ({"account": ALICE}, {"k0", "k1", "k2", "k4"}),
+        ({"account": BANK, "status": "settled"}, {"k3"}),
+        ({"idempotency_key": "k2"}, {"k2"}),
+        ({"from_us": AT_US + 1}, {"k1", "k2", "k3", "k4"}),
+        ({"to_us": AT_US + 1}, {"k0"}),
+        ({"from_us": AT_US + 1, "to_us": AT_US + 2, "account": BOB}, {"k1", "k2", "k3"}),
+    ],
+)
+async def test_filters_hold_together_and_the_order_is_newest_first(store, filters, wanted):
+    order = keys(await filled(store))
+    page = await store.views.payments(PaymentQuery(TENANT, **filters))
+    assert keys(page) == [key for key in order if key in wanted]
+    assert all(entry.payment.timeline is msgspec.UNSET for entry in page)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+@pytest.mark.parametrize("filters", [{}, {"account": ALICE}])
+async def test_pages_follow_one_another_without_gap_or_repeat(store, filters, limit):
+    await filled(store)
+    query = PaymentQuery(TENANT, limit=limit, **filters)
+    whole = keys(await store.views.payments(replace(query, limit=100)))
+    seen, after = [], None
+    while page := await store.views.payments(replace(query, after=after)):
+        assert len(page) <= limit
+        seen += keys(page)
+        text = cursors.encode(page[-1].place, query)
+        extra = f"&account={filters['account']}" if filters else ""
+        after = cursors.parse(TENANT, f"cursor={text}{extra}").after
+    assert seen == whole
+
+
+async def test_views_that_do_not_answer_are_down_and_come_back(new_database, postgres):
+    dsns = new_database("views")
+    await migrate(dsns["views_owner"])
+    views = PostgresViews(dsns["views_reader"], 2, "test")
+    assert await views.payments(PaymentQuery(TENANT)) == []
+    postgres.kill()
+    try:
+        with pytest.raises(Down) as caught:
+            await views.payments(PaymentQuery(TENANT))
+        assert caught.value.code == "views_unavailable"
+    finally:
+        postgres.start()
+
+    async def answers():
+        try:
+            return await views.payments(PaymentQuery(TENANT)) == []
+        except Down:
+            return False
+
+    for _ in range(400):
+        if await answers():
+            break
+        await asyncio.sleep(0.05)
+    assert await answers()
+    await views.close(1.0)

@@ -1,0 +1,449 @@
+"""The journal's contract, on Postgres and in memory alike; then what Postgres alone must refuse."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+from msgspec.structs import replace
+
+from ledger_writer.accounts import home_of
+from ledger_writer.audit import audit
+from ledger_writer.command import read_command
+from ledger_writer.decide import decide
+from ledger_writer.event import event_bytes
+from ledger_writer.identity import claim_key
+from ledger_writer.memory import MemoryJournals, MemoryLedger
+from ledger_writer.migrate import check, migrate
+from ledger_writer.model import Decision, Fence, View
+from ledger_writer.port import Journal, Journals, Verdict
+from ledger_writer.postgres import PostgresJournals
+from ledger_writer.samples import account_on, open_account, reject, transfer
+from schemas.errors import Corrupt, Fenced, Unavailable
+
+PARTITIONS = 2
+ALICE, BOB = account_on(0, PARTITIONS), account_on(1, PARTITIONS)
+CAROL = account_on(0, PARTITIONS, skip=1)
+BANK = account_on(0, PARTITIONS, "external")
+OPENING = [open_account(ALICE), open_account(BANK), transfer("fund", (BANK, ALICE, 100))]
+
+
+@pytest.fixture
+async def ledger(new_database) -> dict[str, str]:
+    """A migrated ledger database, by role."""
+    dsns = new_database("ledger")
+    await migrate(dsns["ledger_owner"])
+    return dsns
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def journals(request) -> Journals:
+    if request.param == "memory":
+        return MemoryJournals(MemoryLedger())
+    dsns = request.getfixturevalue("ledger")
+    return PostgresJournals(dsns["ledger_writer"], "test", PARTITIONS)
+
+
+async def decided(journal: Journal, fence: Fence, records, claims=None) -> tuple[Fence, Decision]:
+    """Decide as the writer would, on what the journal knows."""
+    commands = [
+        read_command(record, fence.next_offset + 2 * number, 1_000)
+        for number, record in enumerate(records)
+    ]
+    named = {leg.source for c in commands for leg in c.legs}
+    named |= {leg.destination for c in commands for leg in c.legs}
+    named |= {c.draft.account_id for c in commands if c.draft}
+    standings = await journal.standings(fence.partition, sorted(named))
+    decision = decide(
+        View(
+            fence.partition,
+            PARTITIONS,
+            fence.next_position,
+            fence.log_time_us,
+            fence.chain_hash,
+            standings,
+            claims or {},
+            set(named),
+        ),
+        commands,
+    )
+    after = replace(
+        fence,
+        next_offset=fence.next_offset + 2 * len(commands),
+        log_time_us=decision.log_time_us,
+        next_position=decision.next_position,
+        chain_hash=decision.chain_hash,
+    )
+    return after, decision
+
+
+async def committed(journal: Journal, fence: Fence, records) -> Fence:
+    after, decision = await decided(journal, fence, records)
+    assert await journal.commit(fence, after, decision) is Verdict.COMMITTED
+    return after
+
+
+async def test_each_acquisition_raises_the_epoch_and_tells_where_to_go_on(journals):
+    async with journals.open() as journal:
+        first = await journal.acquire(0, None)
+        assert (first.epoch, first.next_offset, first.next_position) == (1, 0, 1)
+        after = await committed(journal, first, OPENING)
+        assert await journal.fence(0) == after
+        assert await journal.acquire(0, None) == replace(after, epoch=2)
+        assert await journal.acquire(0, 2) == replace(after, epoch=3)
+        with pytest.raises(Fenced):
+            await journal.acquire(0, 2)
+        assert (await journal.acquire(1, None)).next_position == 1
+
+
+async def test_rows_come_back_as_they_were_committed(journals):
+    records = [
+        *OPENING,
+        transfer("pay", (ALICE, CAROL, 5)),
+        open_account(CAROL, account_name="Çarol", min_balance_minor=-7, max_balance_minor=90),
+        transfer("more", (ALICE, CAROL, 5), (CAROL, BANK, 2), reference="r", metadata={"k": "v"}),
+        transfer("more", (ALICE, CAROL, 5), (CAROL, BANK, 2), reference="r", metadata={"k": "v"}),
+        transfer("more", (ALICE, CAROL, 6)),
+        reject("slow", ALICE, "velocity_limit"),
+    ]
+    async with journals.open() as journal:
+        fence = await journal.acquire(0, None)
+        after, decision = await decided(journal, fence, records)
+        assert await journal.commit(fence, after, decision) is Verdict.COMMITTED
+        rows = await journal.rows(0, 1, 100)
+        assert rows == decision.rows
+        assert [event_bytes(row) for row in rows] == [event_bytes(row) for row in decision.rows]
+        assert await journal.rows(0, 3, 2) == decision.rows[2:4]
+        assert await journal.rows(1, 1, 9) == []
+
+
+async def test_a_repeat_of_an_older_row_comes_back_with_it(journals):
+    async with journals.open() as journal:
+        fence = await committed(journal, await journal.acquire(0, None), OPENING)
+        claims = await journal.first_rows([claim_key(read_command(OPENING[2], 0, 0))])
+        after, decision = await decided(journal, fence, [OPENING[2]], claims)
+        assert await journal.commit(fence, after, decision) is Verdict.COMMITTED
+        [row] = await journal.rows(0, 4, 1)
+        assert row == decision.rows[0]
+        assert row.repeats == (await journal.rows(0, 3, 1))[0]
+
+
+async def test_standings_add_up_over_partitions(journals):
+    async with journals.open() as journal, journals.open() as other:
+        await committed(journal, await journal.acquire(0, None), OPENING)
+        there = await committed(other, await other.acquire(1, None), [open_account(BOB)])
+        await committed(other, there, [transfer("x", (BANK, BOB, 7))])
+        found = await journal.standings(0, [ALICE, BOB, BANK, "nobody"])
+        assert found.keys() == {ALICE, BOB, BANK}
+        assert (found[ALICE].posted_minor, found[ALICE].version, found[ALICE].stored_version) == (
+            100,
+            1,
+            1,
+        )
+        bank = found[BANK]
+        assert (bank.posted_minor, bank.foreign_minor, bank.account.kind) == (-100, -7, "external")
+        bob = found[BOB]
+        assert (bob.posted_minor, bob.foreign_minor, bob.stored_version) == (0, 7, None)
+        assert bob.account.home == home_of(BOB, PARTITIONS) == 1
+        assert await journal.foreign(0, [BOB, ALICE]) == {BOB: 7, ALICE: 0}
+
+
+async def test_an_older_epoch_or_another_offset_commits_nothing(journals):
+    async with journals.open() as journal:
+        fence = await journal.acquire(0, None)
+        after, decision = await decided(journal, fence, OPENING)
+        await journal.acquire(0, None)
+        with pytest.raises(Fenced):
+            await journal.commit(fence, after, decision)
+        now = replace(fence, epoch=2)
+        assert await journal.commit(now, replace(after, epoch=2), decision) is Verdict.COMMITTED
+        with pytest.raises(Fenced):
+            await journal.commit(now, replace(after, epoch=2), decision)
+        assert len(await journal.rows(0, 1, 100)) == 3
+
+
+async def test_a_key_that_another_partition_claimed_is_taken_and_tells_its_row(journals):
+    async with journals.open() as journal, journals.open() as other:
+        await committed(journal, await journal.acquire(0, None), OPENING)
+        fence = await other.acquire(1, None)
+        records = [open_account(BOB), transfer("fund", (BANK, BOB, 1))]
+        after, decision = await decided(other, fence, records)
+        assert await other.commit(fence, after, decision) is Verdict.TAKEN
+        assert await other.rows(1, 1, 9) == []
+        assert await other.fence(1) == fence
+        key = decision.claims[1].key
+        assert await other.first_rows([key, bytes(16)]) == {key: (await journal.rows(0, 3, 1))[0]}
+
+
+async def test_a_share_at_another_version_is_corrupt(journals):
+    async with journals.open() as journal:
+        fence = await committed(journal, await journal.acquire(0, None), OPENING)
+        after, decision = await decided(journal, fence, [transfer("x", (BANK, ALICE, 1))])
+        decision.changed[0].stored_version = 5
+        with pytest.raises(Corrupt):
+            await journal.commit(fence, after, decision)
+
+
+async def test_a_guarded_share_below_its_floor_is_corrupt(journals):
+    async with journals.open() as journal:
+        fence = await committed(journal, await journal.acquire(0, None), OPENING)
+        after, decision = await decided(journal, fence, [transfer("x", (ALICE, BANK, 1))])
+        alice = next(each for each in decision.changed if each.account.account_id == ALICE)
+        alice.posted_minor = -1
+        with pytest.raises(Corrupt):
+            await journal.commit(fence, after, decision)
+
+
+async def test_a_batch_of_no_rows_moves_the_fence(journals):
+    async with journals.open() as journal:
+        fence = await journal.acquire(0, None)
+        after, decision = await decided(journal, fence, [])
+        moved = replace(after, next_offset=9, poisoned=2)
+        assert await journal.commit(fence, moved, decision) is Verdict.COMMITTED
+        assert await journal.fence(0) == moved
+
+
+# -- Postgres alone -----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def connected(dsn: str):
+    connection = await asyncpg.connect(dsn)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+def superuser_dsn(postgres):
+    """The superuser's way into a test's database."""
+
+    def dsn(roles: dict[str, str]) -> str:
+        return postgres.address.dsn("postgres", roles["ledger_owner"].rsplit("/", 1)[1])
+
+    return dsn
+
+
+@pytest.fixture
+async def filled(ledger) -> dict[str, str]:
+    """A ledger with a few rows on two partitions."""
+    journals = PostgresJournals(ledger["ledger_writer"], "test", PARTITIONS)
+    async with journals.open() as journal, journals.open() as other:
+        fence = await committed(journal, await journal.acquire(0, None), OPENING)
+        await committed(journal, fence, [transfer("pay", (ALICE, BANK, 30))])
+        there = await committed(other, await other.acquire(1, None), [open_account(BOB)])
+        await committed(other, there, [transfer("x", (BANK, BOB, 7)), reject("y", BOB, "no")])
+    return ledger
+
+
+async def test_migrating_twice_changes_nothing_and_the_check_says_what_is_missing(new_database):
+    dsns = new_database("ledger")
+    with pytest.raises(Corrupt, match=r"python -m ledger_writer\.migrate"):
+        await check(dsns["ledger_writer"])
+    one, two = await asyncio.gather(migrate(dsns["ledger_owner"]), migrate(dsns["ledger_owner"]))
+    assert sorted(one + two) == ["0001_tables", "0002_functions", "0003_views_and_grants"]
+    assert await migrate(dsns["ledger_owner"]) == []
+    await check(dsns["ledger_writer"])
+
+
+REFUSED = (
+    "update ledger.journal set reason = 'x'",
+    "delete from ledger.journal",
+    "truncate ledger.journal",
+    "delete from ledger.journal_00000000",
+    "truncate ledger.journal_00000000",
+    "update ledger.identities set position = 9",
+    "delete from ledger.identities",
+    "truncate ledger.identities",
+    "delete from ledger.shares",
+    "delete from ledger.accounts",
+    "delete from ledger.partitions",
+)
+
+
+async def test_nobody_changes_or_removes_what_was_written(filled):
+    for role in ("ledger_owner", "ledger_writer", "ledger_reader"):
+        async with connected(filled[role]) as connection:
+            for statement in REFUSED:
+                with pytest.raises(asyncpg.PostgresError) as refused:
+                    await connection.execute(statement)
+                expected = "HR003" if role == "ledger_owner" else "42501"
+                assert refused.value.sqlstate == expected, (role, statement)
+
+
+NOT_ALLOWED = (
+    ("ledger_writer", "create table ledger.more ()"),
+    ("ledger_writer", "update ledger.accounts set closed = true"),
+    ("ledger_writer", "drop table ledger.journal"),
+    ("ledger_reader", "insert into ledger.identities values (gen_random_uuid(), 0, 1)"),
+    ("ledger_reader", "update ledger.shares set posted_minor = 1"),
+    ("ledger_reader", "select ledger.ensure_journal(1)"),
+)
+
+
+async def test_each_role_may_do_only_its_own(filled):
+    for role, statement in NOT_ALLOWED:
+        async with connected(filled[role]) as connection:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
+
+
+async def test_the_views_say_the_ledger_in_words(filled):
+    async with connected(filled["ledger_reader"]) as connection:
+        balances = await connection.fetch("select * from ledger.balances")
+        assert {line["account_id"]: line["posted_minor"] for line in balances} == {
+            ALICE: 70,
+            BOB: 7,
+            BANK: -77,
+        }
+        entries = await connection.fetch(
+            "select * from ledger.entries order by share, position, ordinal"
+        )
+        assert [(e["account_id"], e["amount_minor"], e["posted_minor"]) for e in entries[:2]] == [
+            (BANK, -100, -100),
+            (ALICE, 100, 100),
+        ]
+        assert sum(entry["amount_minor"] for entry in entries) == 0
+        outcomes = await connection.fetch(
+            "select * from ledger.outcomes order by partition, position"
+        )
+        assert [line["reason"] for line in outcomes] == [None] * 6 + ["no"]
+        assert len({line["identity"] for line in outcomes}) == 7
+
+
+async def test_the_audit_finds_nothing_in_a_sound_ledger(filled):
+    result = await audit(filled["ledger_reader"], PARTITIONS)
+    assert result["findings"] == []
+    assert result["ok"]
+    assert (result["rows"], result["entries"], result["accounts"]) == (7, 6, 3)
+
+
+STRANGER = f"(select account_no from ledger.accounts where account_id = '{BOB}')"
+SWAP = (
+    "update ledger.journal set position = case position when 3 then 40 else 3 end"
+    " where partition = 0 and position in (3, 4)"
+)
+TAMPERINGS = [
+    "update ledger.journal set entries[3] = entries[3] - 1 where partition = 0 and position = 3",
+    "update ledger.journal set tenant = 'x' where partition = 0 and position = 3",
+    "update ledger.journal set chain_hash = body_hash where partition = 0 and position = 3",
+    "delete from ledger.journal where partition = 0 and position = 3",
+    "update ledger.journal set extra = null where partition = 0 and position = 1",
+    f"update ledger.journal set entries[1] = {STRANGER} where partition = 0 and position = 3",
+    f"{SWAP}; update ledger.journal set position = 4 where position = 40",
+]
+TABLE_TAMPERINGS = [
+    "delete from ledger.journal where partition = 0 and position = 4",
+    "update ledger.shares set posted_minor = posted_minor + 1 where version = 2",
+    "update ledger.accounts set min_balance_minor = -5 where kind = 'customer'",
+    "delete from ledger.identities where position = 3",
+    "update ledger.identities set position = 4 where position = 3",
+    "update ledger.partitions set chain_hash = sha256('') where partition = 1",
+    "delete from ledger.shares where share = 1",
+]
+
+
+TABLES = ("journal", "shares", "accounts", "identities", "partitions")
+
+
+@asynccontextmanager
+async def tampered(dsn: str, statement: str):
+    """Change what the owner can't, as a superuser with the triggers off, and put it back."""
+    async with connected(dsn) as connection:
+        await connection.execute("set session_replication_role = replica")
+        for table in TABLES:
+            await connection.execute(f"create table saved_{table} as table ledger.{table}")
+        await connection.execute(statement)
+        yield
+        for table in TABLES:
+            await connection.execute(
+                f"delete from ledger.{table}; insert into ledger.{table} table saved_{table};"
+                f"drop table saved_{table}"
+            )
+
+
+async def test_the_audit_names_the_first_broken_row(filled, superuser_dsn):
+    for statement in TAMPERINGS:
+        async with tampered(superuser_dsn(filled), statement):
+            result = await audit(filled["ledger_reader"], PARTITIONS)
+        assert not result["ok"]
+        broken = 1 if "extra" in statement else 4 if "delete" in statement else 3
+        found = result["findings"][0]
+        assert (found["partition"], found["position"]) == (0, broken), statement
+    assert (await audit(filled["ledger_reader"], PARTITIONS))["ok"]
+
+
+async def test_the_audit_finds_what_contradicts_the_rows(filled, superuser_dsn):
+    for statement in TABLE_TAMPERINGS:
+        async with tampered(superuser_dsn(filled), statement):
+            result = await audit(filled["ledger_reader"], PARTITIONS)
+        assert not result["ok"], statement
+    assert (await audit(filled["ledger_reader"], PARTITIONS))["ok"]
+
+
+async def test_tables_of_the_journal_are_created_ahead(ledger):
+    async with connected(ledger["ledger_owner"]) as owner:
+        await owner.execute(
+            "create or replace function ledger.journal_span() returns int8 immutable"
+            " language sql as 'select 8::int8'; drop table ledger.journal_00000000"
+        )
+    journals = PostgresJournals(ledger["ledger_writer"], "test", PARTITIONS)
+    async with journals.open() as journal:
+        fence = await committed(journal, await journal.acquire(0, None), OPENING)
+        for number in range(20):
+            records = [transfer(f"{number}-{each}", (BANK, ALICE, 1)) for each in range(3)]
+            fence = await committed(journal, fence, records)
+        assert len(await journal.rows(0, 1, 100)) == 63
+    async with connected(ledger["ledger_reader"]) as reader:
+        children = await reader.fetch("select relid from pg_partition_tree('ledger.journal')")
+        assert len(children) >= 9
+
+
+async def test_a_flag_changed_anywhere_makes_the_next_commit_stale(filled, superuser_dsn):
+    journals = PostgresJournals(filled["ledger_writer"], "test", PARTITIONS)
+    async with journals.open() as journal:
+        fence = await journal.acquire(0, None)
+        after, decision = await decided(journal, fence, [transfer("z", (BANK, ALICE, 1))])
+        async with connected(superuser_dsn(filled)) as operator:
+            await operator.execute(
+                f"update ledger.accounts set credits_frozen = true where account_id = '{ALICE}';"
+                "update ledger.partitions set accounts_version = accounts_version + 1"
+            )
+        assert await journal.commit(fence, after, decision) is Verdict.STALE
+        assert (await journal.standings(0, [ALICE]))[ALICE].account.credits_frozen
+
+
+async def test_two_writers_that_claim_the_same_keys_at_once_do_not_deadlock(ledger):
+    journals = PostgresJournals(ledger["ledger_writer"], "test", PARTITIONS)
+    shared = [f"key-{number}" for number in range(200)]
+    async with journals.open() as journal, journals.open() as other:
+        here = await committed(journal, await journal.acquire(0, None), OPENING)
+        there = await committed(other, await other.acquire(1, None), [open_account(BOB)])
+        one = await decided(journal, here, [reject(key, ALICE, "no") for key in shared])
+        two = await decided(other, there, [reject(key, BOB, "no") for key in reversed(shared)])
+        verdicts = await asyncio.gather(
+            journal.commit(here, *one), other.commit(there, *two), return_exceptions=True
+        )
+        assert sorted(verdict.value for verdict in verdicts) == ["committed", "taken"]
+
+
+async def test_a_lost_connection_is_unavailable_and_acquiring_again_tells_the_outcome(filled):
+    journals = PostgresJournals(filled["ledger_writer"], "test", PARTITIONS)
+    async with journals.open() as journal:
+        fence = await journal.acquire(0, None)
+        after, decision = await decided(journal, fence, [transfer("z", (BANK, ALICE, 1))])
+        async with connected(filled["ledger_writer"]) as other:
+            await other.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where application_name = 'headrace test' and pid <> pg_backend_pid()"
+            )
+        with pytest.raises(Unavailable):
+            await journal.commit(fence, after, decision)
+    async with journals.open() as journal:
+        again = await journal.acquire(0, fence.epoch)
+        assert again.next_offset == fence.next_offset
+        with pytest.raises(Fenced):
+            await journal.commit(fence, after, decision)
