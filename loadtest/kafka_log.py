@@ -55,16 +55,22 @@ class Log:
             self.headers.append(record.headers)
 
 
+def all_partitions(topics: Iterable[str], partitions: int) -> list[tuple[str, int]]:
+    """Return every (topic, partition); `partitions` is the count of topics that fix none."""
+    return [
+        (topic, number)
+        for topic in topics
+        for number in range(TOPICS[topic].partitions or partitions)
+    ]
+
+
 class LogReader:
     """Reads the given topics from their beginnings, further with every `advance`."""
 
-    def __init__(self, bootstrap: str, topics: Iterable[str], partitions: int) -> None:
-        self.logs = {topic: Log(topic) for topic in topics}
-        self._assigned = [
-            TopicPartition(topic, number)
-            for topic in self.logs
-            for number in range(TOPICS[topic].partitions or partitions)
-        ]
+    def __init__(self, bootstrap: str, places: Iterable[tuple[str, int]]) -> None:
+        """Read these partitions, given as (topic, partition)."""
+        self._assigned = [TopicPartition(topic, number) for topic, number in places]
+        self.logs = {place.topic: Log(place.topic) for place in self._assigned}
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap,
             isolation_level="read_committed",
@@ -89,6 +95,14 @@ class LogReader:
     async def __aexit__(self, *_: object) -> None:
         """Disconnect."""
         await self._consumer.stop()
+
+    async def start_near_end(self, records: int) -> None:
+        """Pass over all but about the last so many records of each partition."""
+        async with asyncio.timeout(READ_WITHIN_S):
+            ends = await self._consumer.end_offsets(self._assigned)
+        for partition, end in ends.items():
+            first = self.first[partition.topic, partition.partition]
+            self._consumer.seek(partition, max(first, end - records))
 
     async def advance(self) -> Offsets:
         """Read on to the last stable offsets of this moment and return them."""

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from loadtest.kafka_log import LogReader
+from loadtest.kafka_log import LogReader, all_partitions
 from loadtest.verify import databases, frames, lake
 from schemas.topics import TOPICS
 
@@ -44,7 +44,7 @@ class Evidence:
 async def gather(stack: Stack, say: Callable[[str], None]) -> Evidence:
     """Read a running stack; `say` gets a line about each step."""
     unsettled: list[str] = []
-    async with LogReader(stack.kafka, TOPICS, stack.partitions) as reader:
+    async with LogReader(stack.kafka, all_partitions(TOPICS, stack.partitions)) as reader:
         begun = await reader.advance()
         say(f"kafka: {sum(map(len, reader.logs.values())):,} committed records")
         tracker = _Tracker(reader.logs, begun)
