@@ -66,6 +66,8 @@ KINDS: Final[dict[str, Kind]] = {
     "expectation_failed": Kind(417, "The Expect header asks for something unknown"),
     "validation_failed": Kind(422, "The request breaks a rule"),
     "account_rejected": Kind(422, "The account was not opened"),
+    "operation_refused": Kind(422, "The operation was refused; nothing was changed"),
+    "transfer_rejected": Kind(422, "The transfer was not posted"),
     "idempotency_key_reused": Kind(422, "The idempotency key was used with another request"),
     "headers_too_large": Kind(431, "The request's headers are too large"),
     "internal_error": Kind(500, "Something failed on our side"),

@@ -27,6 +27,18 @@ class Share(msgspec.Struct, frozen=True, gc=False):
     version: int
 
 
+class EntryTold(msgspec.Struct, frozen=True, gc=False):
+    """One side of a movement that the outcome posted."""
+
+    account_id: str
+    share: int
+    version: int
+    amount_minor: int
+    currency: str
+    posted_minor: int
+    held_minor: int
+
+
 class Reply(msgspec.Struct, frozen=True, gc=False):
     """What became of one request that waited."""
 
@@ -42,6 +54,21 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     occurred_at_us: int
     timeline: tuple[Step, ...] = ()
     shares: tuple[Share, ...] = ()
+    operation_id: str | None = None
+    failed_leg: int | None = None
+    captured_minor: int | None = None
+    refunded_minor: int | None = None
+    expires_at_us: int | None = None
+    booked_at_us: int | None = None
+    effective_at_us: int | None = None
+    debits_frozen: bool | None = None
+    credits_frozen: bool | None = None
+    entries: tuple[EntryTold, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What the request is remembered by: its operation, or the resource that it made."""
+        return self.resource_id if self.operation_id is None else f"op_{self.operation_id}"
 
 
 def decode(data: bytes) -> Reply:

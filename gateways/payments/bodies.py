@@ -61,6 +61,8 @@ IdempotencyKey = Annotated[
 BalanceMinor = Annotated[int, Meta(ge=-AMOUNT_MINOR_MAX, le=AMOUNT_MINOR_MAX)]
 
 BATCH_MAX: Final = 1_000
+LEGS_MAX: Final = 64
+EXPIRES_S_MAX: Final = 30 * 86_400
 
 
 class Party(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
@@ -77,11 +79,52 @@ class PaymentBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     source: Party
     destination: Party
     capture: Literal["automatic", "manual"] = "automatic"
-    expires_in: Annotated[int, Meta(ge=1, le=30 * 86_400)] | None = None
+    expires_in: (
+        Annotated[int, Meta(ge=1, le=EXPIRES_S_MAX, description="Seconds an authorization lives")]
+        | None
+    ) = None
     description: Description | None = None
     reference: Reference | None = None
     metadata: Metadata = {}
     context: Context = {}
+
+
+class AmountBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """How much to capture, refund or reverse; without an amount, all that is left."""
+
+    amount: AmountMinor | None = None
+
+
+class EmptyBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """Nothing to say."""
+
+
+class FlagsBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """Which side of the account; without any, both."""
+
+    debits: bool = False
+    credits: bool = False
+
+
+class LegBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """One movement of a transfer."""
+
+    source: AccountId
+    destination: AccountId
+    amount: AmountMinor
+    currency: Currency
+
+
+class TransferBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """Movements that are posted together or not at all."""
+
+    legs: Annotated[list[LegBody], Meta(min_length=1, max_length=LEGS_MAX)]
+    effective_at: (
+        Annotated[str, Meta(max_length=40, extra_json_schema={"format": "date-time"})] | None
+    ) = None
+    reference: Reference | None = None
+    metadata: Metadata = {}
+    dry_run: bool = False
 
 
 class BatchItem(

@@ -17,8 +17,8 @@ from gateways.payments.requests import Caller
 ACCOUNT_WAIT_S: Final = 10
 """How long opening an account waits by default."""
 
-PAYMENT: Final = Resource("/v1/payments", present.payment, rejection_is_problem=False)
-ACCOUNT: Final = Resource("/v1/accounts", present.account, rejection_is_problem=True)
+PAYMENT: Final = Resource("/v1/payments", present.payment)
+ACCOUNT: Final = Resource("/v1/accounts", present.account, rejection="account_rejected")
 
 _PAYMENT_BODY: Final = msgspec.json.Decoder(PaymentBody)
 _ACCOUNT_BODY: Final = msgspec.json.Decoder(AccountBody)

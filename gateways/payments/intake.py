@@ -29,6 +29,7 @@ from schemas import ids, logs, wire
 
 Present = Callable[[Record, Reply | None], Any]
 
+NOT_FOUND: Final = frozenset({"payment_not_found", "original_not_found", "hold_not_found"})
 REPLAYED: Final = b"Idempotent-Replayed: true\r\n"
 
 _encode = msgspec.json.Encoder().encode
@@ -40,11 +41,16 @@ _CONFLICT: Final = metrics.IDEMPOTENCY.labels(outcome="conflict")
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What is created: how it is shown, where it is found, what a rejection of it is."""
+    """What is created or acted upon: where it is found, how it is shown.
+
+    `rejection`: the problem that a rejection is answered with; None where it is shown as a status.
+    `created`: the status of a first execution whose outcome is told.
+    """
 
     path: str
     present: Present
-    rejection_is_problem: bool
+    rejection: str | None = None
+    created: int = 201
 
 
 class Intake:
@@ -76,10 +82,10 @@ class Intake:
         A repeat that waits for an outcome not known here is written again: whoever decides answers
         each request that waits.
         """
-        resource_id = record["resource_id"]
-        seen = self.recent.find(resource_id)
+        name = name_of(record)
+        seen = self.recent.find(name)
         if seen is not None:
-            refuse_other(seen, resource_id, record["body_hash"])
+            refuse_other(seen, name, record["body_hash"])
             if not wait.seconds or seen.outcome is not None:
                 _REPLAYED.inc()
                 status = 200 if wait.seconds else 202
@@ -110,7 +116,7 @@ class Intake:
 
     def remember(self, record: Record, value: bytes) -> None:
         """Note that a request is durable."""
-        self.recent.accepted(record["resource_id"], record["body_hash"], value)
+        self.recent.accepted(name_of(record), record["body_hash"], value)
         if logs.sampled(record["identity"], self._log_sample):
             self._log.info(
                 "accepted", payment_id=record["resource_id"], request_id=record["request_id"]
@@ -183,10 +189,10 @@ class _Submission:
             _CONFLICT.inc()
             self._exchange.refuse(reused())
         else:
-            self._intake.recent.accepted(reply.resource_id, self._record["body_hash"], self.value)
+            self._intake.recent.accepted(reply.name, self._record["body_hash"], self.value)
             self._intake.recent.decided(reply)
             self._repeats = reply.repeated
-            self._answer(200 if reply.repeated else 201, reply)
+            self._answer(200 if reply.repeated else self._resource.created, reply)
 
     def _answer(self, status: int, reply: Reply | None) -> None:
         lines = self._lines + REPLAYED if self._repeats else self._lines
@@ -218,9 +224,29 @@ def _answer(
     *,
     lines: bytes,
 ) -> None:
-    if resource.rejection_is_problem and outcome is not None and outcome.status == "rejected":
-        code, detail = outcome.reason or "rejected", outcome.detail or "The ledger did not open it."
-        exchange.refuse(Refused("account_rejected", detail, FieldError("", code, detail)))
+    if resource.rejection is not None and outcome is not None and _refused(outcome):
+        exchange.refuse(_refusal(resource.rejection, outcome))
         return
     location = f"Location: {resource.path}/{record['resource_id']}\r\n"
     exchange.answer(status, _encode(resource.present(record, outcome)), location.encode() + lines)
+
+
+def name_of(record: Record) -> str:
+    """Return what a request is remembered by: see Reply.name."""
+    if record.get("target_id") is None or record["type"] == "transfer.reverse":
+        name: str = record["resource_id"]
+        return name
+    return f"op_{record['identity']}"
+
+
+def _refused(outcome: Reply) -> bool:
+    return outcome.status == "rejected" or outcome.reason is not None
+
+
+def _refusal(kind: str, outcome: Reply) -> Refused:
+    code = outcome.reason or "rejected"
+    detail = outcome.detail or f"The ledger refused it: {code}."
+    if code in NOT_FOUND:
+        return Refused("not_found", detail)
+    pointer = f"/legs/{outcome.failed_leg}" if outcome.failed_leg is not None else ""
+    return Refused(kind, detail, FieldError(pointer, code, detail))

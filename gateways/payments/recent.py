@@ -12,10 +12,10 @@ from collections import OrderedDict
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from gateways.kafka.reply import Reply
 from schemas import wire
-from schemas.ids import is_account_id
 
 _STEM: Final = 23
 """An account id ends in three characters that seal it, which depend on its kind; what is before
@@ -62,14 +62,17 @@ class Recent:
             self._seen.popitem(last=False)
 
     def decided(self, reply: Reply) -> None:
-        """Remember an outcome; forget an id whose key belongs to another request."""
-        seen = self._seen.get(_stem(reply.resource_id))
-        if seen is None:
-            return
-        if is_conflict(reply):
-            del self._seen[_stem(reply.resource_id)]
-        elif seen.resource_id == reply.resource_id and _newer(reply, seen.outcome):
+        """Remember an outcome; forget an id whose key belongs to another request.
+
+        What came of an operation is news of its payment as well.
+        """
+        seen = self._seen.get(_stem(reply.name))
+        if seen is not None and is_conflict(reply):
+            del self._seen[_stem(reply.name)]
+        elif seen is not None and seen.resource_id == reply.name and _newer(reply, seen.outcome):
             seen.outcome = reply
+        if reply.operation_id is not None and reply.timeline:
+            self.decided(replace(reply, operation_id=None, reason=None, detail=None))
 
 
 def is_conflict(reply: Reply) -> bool:
@@ -83,5 +86,5 @@ def _newer(reply: Reply, known: Reply | None) -> bool:
 
 def _stem(resource_id: str) -> str:
     start = len(resource_id) - 26
-    prefix = "a" if is_account_id(resource_id) else "p"
+    prefix = resource_id[0]
     return prefix + resource_id[start : start + _STEM]

@@ -5,13 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateways.payments.bodies import AccountBody, PaymentBody
+import msgspec
+
+from gateways.payments.bodies import (
+    AccountBody,
+    AmountBody,
+    EmptyBody,
+    FlagsBody,
+    PaymentBody,
+    TransferBody,
+)
 from gateways.payments.canonical import Kind, body_hash
 from schemas import ids
 
 TOPIC: Final = "payments.requests"
 
+EXPIRES_S_DEFAULT: Final = 7 * 86_400
+"""How long an authorization lives unless the request says otherwise."""
+
 Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is acted upon, and the account that it is decided at."""
+
+    id: str
+    home: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +51,15 @@ def payment(
     home = ids.home_account(source, destination)
     payment_id = ids.payment_id(caller.tenant, key, home)
     record = _record("payment.create", body, key, caller, resource_id=payment_id, home=home)
+    record["currency"] = body.currency
+    record["metadata"] = body.metadata
     record["amount_minor"] = body.amount
     record["source_account"] = source
     record["destination_account"] = destination
     record["capture"] = body.capture
     record["expires_in_s"] = body.expires_in
+    if body.capture == "manual" and body.expires_in is None:
+        record["expires_in_s"] = EXPIRES_S_DEFAULT
     record["description"] = body.description
     record["reference"] = body.reference
     record["context"] = body.context
@@ -49,6 +73,8 @@ def account(
     """Build the request to open an account."""
     account_id = ids.account_id(caller.tenant, key, body.kind)
     record = _record("account.open", body, key, caller, resource_id=account_id, home=account_id)
+    record["currency"] = body.currency
+    record["metadata"] = body.metadata
     record["account_kind"] = body.kind
     record["account_name"] = body.name
     if body.limits is not None:
@@ -58,14 +84,86 @@ def account(
     return record
 
 
+def operation(
+    kind: Kind,
+    body: AmountBody | EmptyBody | FlagsBody,
+    key: str,
+    caller: Caller,
+    target: Target,
+) -> Record:
+    """Build the request for what is done to a payment or an account."""
+    record = _record(
+        kind, body, key, caller, resource_id=target.id, home=target.home, target=target.id
+    )
+    record["identity"] = ids.operation_identity(caller.tenant, key)
+    record["target_id"] = target.id
+    if isinstance(body, AmountBody):
+        record["amount_minor"] = body.amount
+    if isinstance(body, FlagsBody):
+        both = not body.debits and not body.credits
+        record["debits"] = True if body.debits or both else None
+        record["credits"] = True if body.credits or both else None
+    return record
+
+
+def transfer(body: TransferBody, key: str, caller: Caller, effective_at_us: int | None) -> Record:
+    """Build the request for a transfer; its home is that of the first guarded debited account."""
+    home = home_of([(leg.source, leg.destination) for leg in body.legs])
+    transfer_id = ids.transfer_id(caller.tenant, key, home)
+    record = _record("transfer.create", body, key, caller, resource_id=transfer_id, home=home)
+    record["legs"] = [
+        {
+            "source": leg.source,
+            "destination": leg.destination,
+            "amount_minor": leg.amount,
+            "currency": leg.currency,
+        }
+        for leg in body.legs
+    ]
+    record["effective_at_us"] = effective_at_us
+    record["reference"] = body.reference
+    record["metadata"] = body.metadata
+    record["dry_run"] = body.dry_run
+    return record
+
+
+def reversal(
+    body: AmountBody, key: str, caller: Caller, original: str, legs: list[tuple[str, str]]
+) -> Record:
+    """Build the request that pays a transfer back; its home is that of who pays."""
+    home = home_of([(destination, source) for source, destination in legs])
+    transfer_id = ids.transfer_id(caller.tenant, key, home)
+    record = _record(
+        "transfer.reverse",
+        body,
+        key,
+        caller,
+        resource_id=transfer_id,
+        home=home,
+        target=original,
+    )
+    record["target_id"] = original
+    record["amount_minor"] = body.amount
+    return record
+
+
+def home_of(movements: list[tuple[str, str]]) -> str:
+    """Return the home of (source, destination) movements: the first guarded side, debits first."""
+    for source, _ in movements:
+        if ids.is_guarded(source):
+            return source
+    return ids.home_account(*movements[0])
+
+
 def _record(
     kind: Kind,
-    body: PaymentBody | AccountBody,
+    body: msgspec.Struct,
     key: str,
     caller: Caller,
     *,
     resource_id: str,
     home: str,
+    target: str = "",
 ) -> Record:
     return {
         "type": kind,
@@ -74,10 +172,8 @@ def _record(
         "tenant": caller.tenant,
         "idempotency_key": key,
         "identity": ids.identity_of(resource_id),
-        "body_hash": body_hash(kind, body),
+        "body_hash": body_hash(kind, body, target),
         "slot": ids.slot_of(home),
         "home_account": home,
         "received_at_us": caller.received_at_us,
-        "currency": body.currency,
-        "metadata": body.metadata,
     }

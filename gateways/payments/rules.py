@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from gateways.payments.bodies import AccountBody, AccountLimits, PaymentBody
+from gateways.payments.bodies import AccountBody, AccountLimits, PaymentBody, TransferBody
 from gateways.problems import FieldError, Refused
 from schemas.ids import is_account_id
 from schemas.money import EXPONENTS
@@ -59,10 +59,7 @@ def check_payment(body: PaymentBody) -> None:
     if body.source.account == body.destination.account:
         detail = "must differ from the source"
         errors.append(FieldError("/destination/account", "same_account", detail))
-    if body.capture != "automatic":
-        detail = "only automatic capture is offered"
-        errors.append(FieldError("/capture", "capture_not_offered", detail))
-    if body.expires_in is not None:
+    if body.expires_in is not None and body.capture == "automatic":
         detail = "applies only to manual capture"
         errors.append(FieldError("/expires_in", "field_not_applicable", detail))
     if body.description is not None:
@@ -92,6 +89,26 @@ def check_account(body: AccountBody) -> None:
     _raise(errors)
 
 
+def check_transfer(body: TransferBody) -> None:
+    """Raise Refused with every rule that the transfer breaks."""
+    errors: list[FieldError] = []
+    for index, leg in enumerate(body.legs):
+        at = f"/legs/{index}"
+        if leg.currency not in EXPONENTS:
+            errors.append(_currency(leg.currency, f"{at}/currency"))
+        for side, account in (("source", leg.source), ("destination", leg.destination)):
+            if not is_account_id(account):
+                errors.append(FieldError(f"{at}/{side}", "format_invalid", "is no account id"))
+        if leg.source == leg.destination:
+            detail = "must differ from the source"
+            errors.append(FieldError(f"{at}/destination", "same_account", detail))
+    if body.reference is not None:
+        errors += _text("/reference", body.reference)
+    if body.metadata:
+        errors += _pairs("/metadata", body.metadata)
+    _raise(errors)
+
+
 def holds_card_number(text: str) -> bool:
     """Tell whether 13 to 19 digits in `text` look like a card's number: issuer prefix and Luhn.
 
@@ -114,8 +131,8 @@ def _luhn(text: str) -> bool:
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
 
 
-def _currency(code: str) -> FieldError:
-    return FieldError("/currency", "currency_unknown", f"{code!r} is not an active ISO 4217 code")
+def _currency(code: str, at: str = "/currency") -> FieldError:
+    return FieldError(at, "currency_unknown", f"{code!r} is not an active ISO 4217 code")
 
 
 def _text(pointer: str, text: str) -> Iterator[FieldError]:
