@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 import orjson
-from msgspec.structs import replace
 
-from ledger_writer.postgres import PostgresJournal, account_at, fence_at
+from ledger_writer.postgres import PostgresJournal, account_at, fence_at, hold_at
 from ledger_writer.refusal import translated
 from ledger_writer.verify import FINDINGS_MAX, Balance, Finding, Verifier
 from schemas.environment import SettingError, read
@@ -27,26 +26,41 @@ from schemas.errors import HeadraceError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from ledger_writer.model import Account, Row
+    from ledger_writer.model import Row
 
 ROWS_AT_ONCE: Final = 2_000
 TIMEOUT_S: Final = 120.0
 
 _ACCOUNTS: Final = "select * from ledger.accounts"
+_HOLDS: Final = "select *, remaining_minor as stored_minor from ledger.holds"
+_REVERSALS: Final = "select * from ledger.reversals"
 _SHARES: Final = "select account_no, share, posted_minor, held_minor, version from ledger.shares"
 _FENCES: Final = "select * from ledger.partitions order by partition"
 _CLAIMS: Final = """
     select count(*) from ledger.identities i
       left join ledger.journal j using (partition, position)
      where j.position is null or j.repeats_position is not null
-        or i.key is distinct from ledger.claim_key(coalesce(j.identity, right(j.saga_id, 26)))"""
+        or i.key is distinct from ledger.claimed(j.identity, j.saga_id, j.step, j.attempt)"""
 _UNCLAIMED: Final = """
     select count(*) from ledger.journal j
      where j.repeats_position is null and j.reason is distinct from 'idempotency_key_reused'
+       and (j.extra is null or j.extra ->> 'dry_run' is null)
        and not exists (
            select from ledger.identities i
-            where i.key = ledger.claim_key(coalesce(j.identity, right(j.saga_id, 26)))
+            where i.key = ledger.claimed(j.identity, j.saga_id, j.step, j.attempt)
               and i.partition = j.partition and i.position = j.position)"""
+_OVERPAID: Final = """
+    select count(*) from ledger.reversals r
+      left join ledger.journal j
+        on j.partition = r.original_partition and j.position = r.original_position
+      left join ledger.holds h
+        on j.type = 'hold.placed' and h.hold_id = j.extra -> 'hold' ->> 'hold_id'
+     where r.reversed_minor > coalesce(h.captured_minor, j.entries[r.leg * 10 + 8], 0)"""
+_COUNTS: Final = (
+    (_CLAIMS, "identities name another row"),
+    (_UNCLAIMED, "rows claim nothing"),
+    (_OVERPAID, "reversals paid back more than was moved"),
+)
 
 
 async def audit(reader_dsn: str, partitions: int) -> dict[str, Any]:
@@ -95,16 +109,21 @@ async def _findings(
         )
         for line in await connection.fetch(_SHARES)
     }
-    accounts: dict[int, Account] = {}
-    for line in await connection.fetch(_ACCOUNTS):
-        # The row tells how an account was opened, not what may be done to it now.
-        account = replace(
-            account_at(line, partitions), debits_frozen=False, credits_frozen=False, closed=False
-        )
-        accounts[account.account_no] = account
-    found = verifier.close(fences, shares, accounts)
+    accounts = [account_at(line, partitions) for line in await connection.fetch(_ACCOUNTS)]
+    found = verifier.close(
+        fences,
+        shares,
+        {account.account_no: account for account in accounts},
+        holds={line["hold_id"]: hold_at(line) for line in await connection.fetch(_HOLDS)},
+        reversals={
+            (line["original_partition"], line["original_position"], line["leg"]): line[
+                "reversed_minor"
+            ]
+            for line in await connection.fetch(_REVERSALS)
+        },
+    )
     findings += islice(found, FINDINGS_MAX - len(findings))
-    for sql, what in ((_CLAIMS, "identities name another row"), (_UNCLAIMED, "rows claim nothing")):
+    for sql, what in _COUNTS:
         count = await connection.fetchval(sql)
         if count:
             findings.append(Finding(0, 0, f"{count} {what}"))

@@ -10,10 +10,11 @@ from ledger_writer.columns import stored
 
 if TYPE_CHECKING:
     from ledger_writer.model import Account, Decision, Fence, Standing
-
+    from ledger_writer.operations import Flagged, Hold, Reversal
 
 ARGUMENTS: Final = 22
-"""How many arguments it takes."""
+RARE_ARGUMENTS: Final = 25
+"""How many arguments it takes, without and with what few batches change."""
 
 
 def arguments(before: Fence, after: Fence, decision: Decision) -> tuple[Any, ...]:
@@ -44,6 +45,46 @@ def arguments(before: Fence, after: Fence, decision: Decision) -> tuple[Any, ...
         [_seen(standing, before.partition) for standing in known],
         [standing.version for standing in known],
         [standing.stored_version for standing in known],
+    )
+
+
+def rare_arguments(decision: Decision) -> tuple[Any, ...]:
+    """Return the arguments that follow those above where a batch changes more than balances."""
+    return (
+        [_new_hold(hold) for hold in decision.holds],
+        [_new_reversal(reversal) for reversal in decision.reversals],
+        [_new_flags(flagged) for flagged in decision.flagged],
+    )
+
+
+def _new_hold(hold: Hold) -> tuple[Any, ...]:
+    return (
+        hold.hold_id,
+        hold.source,
+        hold.destination,
+        hold.currency,
+        hold.amount_minor,
+        hold.remaining_minor,
+        hold.captured_minor,
+        hold.expires_at_us,
+        hold.state,
+        hold.stored_minor,
+    )
+
+
+def _new_reversal(reversal: Reversal) -> tuple[Any, ...]:
+    return (*reversal.place, reversal.reversed_minor, reversal.stored_minor)
+
+
+def _new_flags(flagged: Flagged) -> tuple[Any, ...]:
+    account, elsewhere = flagged.account, flagged.elsewhere
+    return (
+        account.account_no,
+        account.debits_frozen,
+        account.credits_frozen,
+        account.closed,
+        None if elsewhere is None else elsewhere.posted_minor,
+        None if elsewhere is None else elsewhere.held_minor,
     )
 
 

@@ -10,14 +10,28 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ledger_writer.model import LEGS_MAX, AccountDraft, Command, Leg
+from ledger_writer.operations import EXPIRED, VOIDED, FlagsAsk, HoldAsk, ReversalAsk
 from schemas.errors import Poisoned
-from schemas.ids import is_account_id, kind_of, slot_of
+from schemas.ids import IDENTITY_LENGTH, is_account_id, kind_of, slot_of
 from schemas.money import AMOUNT_MINOR_MAX
 
 POST: Final = "transfer.post"
 REJECT: Final = "transfer.reject"
+REVERSE: Final = "transfer.reverse"
+PLACE: Final = "hold.place"
+CAPTURE: Final = "hold.post"
+VOID: Final = "hold.void"
 OPEN: Final = "account.open"
+FREEZE: Final = "account.freeze"
+UNFREEZE: Final = "account.unfreeze"
+CLOSE: Final = "account.close"
 
+HOLDS: Final = frozenset({PLACE, CAPTURE, VOID})
+FLAGS: Final = frozenset({FREEZE, UNFREEZE, CLOSE})
+STEPS: Final = {POST: "post", REJECT: "reject", PLACE: "place", OPEN: "open"}
+"""Commands that begin a saga, and the step that each is: a row thus tells whether it began one."""
+
+_BEGINNINGS: Final = frozenset(STEPS.values())
 _DIGEST_BYTES: Final = 32
 _INT32_MAX: Final = 2**31 - 1
 
@@ -26,18 +40,23 @@ def read_command(record: dict[str, Any], offset: int, timestamp_ms: int) -> Comm
     """Return the command in `record`; Poisoned when it has no meaning."""
     kind = record["type"]
     legs: tuple[Leg, ...] = ()
-    draft = None
+    draft = hold = reversal = flags = None
     if kind == POST:
         legs = _legs(record["legs"])
     elif kind == OPEN:
         draft = _draft(record)
+    elif kind in HOLDS:
+        hold = _hold(record)
+        legs = _legs(record["legs"]) if kind == PLACE else ()
+    elif kind == REVERSE:
+        reversal = _reversal(record)
+    elif kind in FLAGS:
+        flags = _flags(record)
     elif kind != REJECT:
         raise Poisoned(f"type {kind[:64]!r} is not a command of the ledger")
     elif not record["reason"]:
         raise Poisoned(f"a {REJECT} must say its reason")
-    _check_routing(record["home_account"], record["slot"])
-    if not 1 <= record["attempt"] <= _INT32_MAX:
-        raise Poisoned(f"attempt {record['attempt']} is below 1")
+    _check_routing(record)
     command = Command(
         kind,
         offset,
@@ -57,6 +76,10 @@ def read_command(record: dict[str, Any], offset: int, timestamp_ms: int) -> Comm
         draft,
         record["reference"],
         record["metadata"],
+        record["dry_run"],
+        hold,
+        reversal,
+        flags,
     )
     _check_text(command)
     return command
@@ -68,6 +91,8 @@ def _legs(legs: list[dict[str, Any]]) -> tuple[Leg, ...]:
     for leg in legs:
         if not 1 <= leg["amount_minor"] <= AMOUNT_MINOR_MAX:
             raise Poisoned(f"amount_minor {leg['amount_minor']} is not in 1..{AMOUNT_MINOR_MAX}")
+        if "\0" in leg["source"] or "\0" in leg["destination"]:
+            raise Poisoned("an account of a leg holds a zero character")
     return tuple(
         Leg(leg["source"], leg["destination"], leg["amount_minor"], leg["currency"]) for leg in legs
     )
@@ -93,11 +118,61 @@ def _draft(record: dict[str, Any]) -> AccountDraft:
     )
 
 
-def _check_routing(home_account: str, slot: int) -> None:
+def _hold(record: dict[str, Any]) -> HoldAsk:
+    kind, hold_id, reason = record["type"], record["hold_id"], record["reason"]
+    if not hold_id or "\0" in hold_id:
+        raise Poisoned(f"a {kind} must name a hold_id")
+    if kind == PLACE and len(record["legs"]) != 1:
+        raise Poisoned(f"a {PLACE} has one leg, not {len(record['legs'])}")
+    if kind == PLACE and hold_id[-IDENTITY_LENGTH:] != record["identity"]:
+        raise Poisoned(f"{hold_id[:64]!r} is not of the identity that places it")
+    if kind == VOID and reason not in (None, VOIDED, EXPIRED):
+        raise Poisoned(f"a hold is {VOIDED} or {EXPIRED}, not {reason[:64]!r}")
+    return HoldAsk(
+        hold_id,
+        _amount(record) if kind == CAPTURE else None,
+        record["expires_at_us"] if kind == PLACE else None,
+        (reason or VOIDED) if kind == VOID else None,
+    )
+
+
+def _reversal(record: dict[str, Any]) -> ReversalAsk:
+    original_id, leg = record["original_id"], record["original_leg"]
+    if not original_id:
+        raise Poisoned(f"a {REVERSE} must name an original_id")
+    if leg is not None and not 0 <= leg < LEGS_MAX:
+        raise Poisoned(f"original_leg {leg} is not in 0..{LEGS_MAX - 1}")
+    return ReversalAsk(original_id, leg, _amount(record))
+
+
+def _flags(record: dict[str, Any]) -> FlagsAsk:
+    account_id, debits, credits_ = record["account_id"], record["debits"], record["credits"]
+    if not account_id or not is_account_id(account_id):
+        raise Poisoned(f"an {record['type']} must name a well-formed account_id")
+    if debits is None and credits_ is None:
+        debits = credits_ = True
+    return FlagsAsk(account_id, bool(debits), bool(credits_))
+
+
+def _amount(record: dict[str, Any]) -> int | None:
+    amount_minor: int | None = record["amount_minor"]
+    if amount_minor is not None and not 1 <= amount_minor <= AMOUNT_MINOR_MAX:
+        raise Poisoned(f"amount_minor {amount_minor} is not in 1..{AMOUNT_MINOR_MAX}")
+    return amount_minor
+
+
+def _check_routing(record: dict[str, Any]) -> None:
+    home_account, slot, attempt = record["home_account"], record["slot"], record["attempt"]
     if not is_account_id(home_account):
         raise Poisoned(f"home_account {home_account[:64]!r} is not an account id")
     if slot_of(home_account) != slot:
         raise Poisoned(f"slot {slot} is not that of {home_account}")
+    if not 1 <= attempt <= _INT32_MAX:
+        raise Poisoned(f"attempt {attempt} is below 1")
+    kind, step = record["type"], record["step"]
+    expected = STEPS.get(kind)
+    if step != expected if expected else step in _BEGINNINGS:
+        raise Poisoned(f"{step[:64]!r} is not a step of a {kind}")
 
 
 def _digest(text: str) -> bytes:

@@ -17,28 +17,60 @@ COMMANDS: Final = "ledger.commands"
 EVENTS: Final = "ledger.events"
 
 DETAILS: Final[dict[str, str]] = {
-    "account_closed": "An account of this leg is closed.",
+    "account_closed": "An account that this concerns is closed.",
     "account_exists": "The account is open already.",
-    "account_frozen": "An account of this leg is frozen.",
-    "account_not_found": "An account of this leg does not exist.",
+    "account_frozen": "An account that this concerns is frozen.",
+    "account_has_holds": "Something is held of this account; post or void its holds first.",
+    "account_not_empty": "The account's balance is not zero.",
+    "account_not_found": "An account that this concerns does not exist.",
+    "already_reversed": "All of it was paid back before.",
+    "amount_exceeds_hold": "Less than that is left of the hold.",
+    "amount_exceeds_original": "Less than that is left to pay back.",
     "balance_limit_exceeded": "The credited account may not hold that much.",
+    "credit_needs_home": "The credited account has a cap, which only its home can check.",
     "currency_mismatch": "An account of this leg has another currency.",
     "currency_unknown": "The currency is not an active ISO 4217 code.",
+    "dry_run_unsupported": "This can't be tried: only transfers, payments and holds can.",
+    "hold_closed": "Nothing is left of the hold.",
+    "hold_not_expired": "The hold's time is not over.",
+    "hold_not_found": "There is no such hold here.",
     "idempotency_key_reused": "The idempotency key was used before with another request.",
     "insufficient_funds": "The debited account has not enough available.",
     "limits_invalid": "Zero must lie within the limits; an external account has none.",
+    "original_leg_required": "Of a transfer of several legs, part can be paid back by leg only.",
+    "original_not_found": "Nothing was moved under this id.",
     "same_account": "Source and destination are the same account.",
-    "wrong_partition": "This movement must be decided at the home of another account.",
+    "wrong_partition": "This must be decided at the home of another account.",
 }
 """What people read beside a reason; a reason that came with the command has no detail."""
+
+_NOTHING: Final[dict[str, Any]] = {
+    "account_id": None,
+    "currency": None,
+    "account_kind": None,
+    "account_name": None,
+    "min_balance_minor": None,
+    "max_balance_minor": None,
+    "reference": None,
+    "metadata": {},
+    "hold_id": None,
+    "amount_minor": None,
+    "remaining_minor": None,
+    "expires_at_us": None,
+    "original_id": None,
+    "original_leg": None,
+    "dry_run": False,
+    "reservation_id": None,
+    "debits_frozen": None,
+    "credits_frozen": None,
+    "closed": None,
+}
 
 
 def event_of(row: Row) -> dict[str, Any]:
     """Return the event that tells of this row, as a record of `ledger.events`."""
     told = row.repeats or row
-    extra = told.extras() if told.extra else {}
-    account = extra.get("account", {})
-    return {
+    event = {
         "type": told.type,
         "event_id": event_id(COMMANDS, row.partition, row.command_offset, 0),
         "command_id": command_id(row.saga_id, row.step, row.attempt),
@@ -60,6 +92,17 @@ def event_of(row: Row) -> dict[str, Any]:
         "repeated": row.repeats is not None,
         "entries": [_side(entry, told.partition) for entry in told.entries],
         "chain_hash": row.chain_hash.hex(),
+        **_NOTHING,
+    }
+    if told.extra:
+        event |= _rarities(told.extras())
+    return event
+
+
+def _rarities(extra: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that few events have; a hold's end tells how it came in `reason`."""
+    account, hold, back = (extra.get(name, {}) for name in ("account", "hold", "reversal"))
+    found = {
         "account_id": account.get("account_id"),
         "currency": account.get("currency"),
         "account_kind": account.get("kind"),
@@ -68,7 +111,18 @@ def event_of(row: Row) -> dict[str, Any]:
         "max_balance_minor": account.get("max_balance_minor"),
         "reference": extra.get("reference"),
         "metadata": extra.get("metadata", {}),
+        "hold_id": hold.get("hold_id"),
+        "amount_minor": hold.get("amount_minor", back.get("amount_minor")),
+        "remaining_minor": hold.get("remaining_minor", back.get("remaining_minor")),
+        "expires_at_us": hold.get("expires_at_us"),
+        "original_id": back.get("original_id"),
+        "original_leg": back.get("leg"),
+        "dry_run": extra.get("dry_run", False),
+        "debits_frozen": account.get("debits_frozen"),
+        "credits_frozen": account.get("credits_frozen"),
+        "closed": account.get("closed"),
     }
+    return found | {"reason": hold["reason"]} if "reason" in hold else found
 
 
 def event_bytes(row: Row) -> bytes:

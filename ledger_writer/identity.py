@@ -1,9 +1,10 @@
 """One id, one outcome: which key a command claims, and when it is a repeat.
 
-A command that opens a saga (transfer.post, transfer.reject, account.open) claims its *identity*:
-whatever else comes under the same identity, on any partition, is a repeat of that outcome or a
-conflict. A command that follows an opened saga claims (identity, step, attempt) of its own, so one
-identity carries several steps. Keys are unique over all partitions. Pure.
+A command that begins a saga (transfer.post, transfer.reject, hold.place, account.open), or has an
+identity of its own (a capture, a refund, a freeze ...), claims its *identity*: whatever else comes
+under the same identity, on any partition, is a repeat of that outcome or a conflict. A further step
+under the saga's own identity (the expiry of a hold) claims (identity, step, attempt). Keys are
+unique over all partitions. A dry run claims nothing. Pure.
 """
 
 from __future__ import annotations
@@ -11,20 +12,25 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
-from ledger_writer.command import OPEN, POST, REJECT
+from ledger_writer.command import STEPS
+from schemas.ids import IDENTITY_LENGTH
 
 if TYPE_CHECKING:
     from ledger_writer.model import Command, Row
 
 KEY_BYTES: Final = 16
-_OPENING: Final = frozenset({POST, REJECT, OPEN})
 
 
 def claim_key(command: Command) -> bytes:
     """Return the key that this command must be the first to use."""
     claimed = command.identity
-    if command.type not in _OPENING:
-        claimed = f"{command.identity}/{command.step}/{command.attempt}"
+    if command.type not in STEPS and claimed == command.saga_id[-IDENTITY_LENGTH:]:
+        claimed = f"{claimed}/{command.step}/{command.attempt}"
+    return key_of(claimed)
+
+
+def key_of(claimed: str) -> bytes:
+    """Return the key of an identity, or of a step under it."""
     return sha256(claimed.encode()).digest()[:KEY_BYTES]
 
 

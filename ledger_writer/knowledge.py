@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from ledger_writer.model import Standing
+    from ledger_writer.operations import Flagged
 
 ACCOUNTS_MAX: Final = 200_000
 """Accounts remembered per partition; about 400 bytes each."""
@@ -43,11 +44,15 @@ class Knowledge:
         while len(self._standings) > self._accounts_max:
             del self._standings[next(iter(self._standings))]
 
-    def settle(self, changed: Collection[Standing]) -> None:
+    def settle(self, changed: Collection[Standing], flagged: Iterable[Flagged] = ()) -> None:
         """Remember what was committed."""
         for standing in changed:
             standing.stored_version = standing.version
         self.learn({standing.account.account_id: standing for standing in changed})
+        for flag in flagged:
+            known = self._standings.get(flag.account.account_id)
+            if known is not None:
+                known.account = flag.account
 
     def forget(self) -> None:
         """Remember nothing."""

@@ -1,6 +1,6 @@
-"""A journal and a log in memory, for tests and simulation; same contract as the real ones.
+"""A journal in memory, for tests and simulation; same contract as the real one.
 
-The journal behaves as the database does: a statement runs on the server's side once it was sent,
+It behaves as the database does: a statement runs on the server's side once it was sent,
 whatever becomes of the caller, holds the fence row while it runs, and is all or nothing. `Weather`
 is where a simulation slows, cuts and loses calls. Never used by a running service.
 """
@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from ledger_writer.columns import account_numbers, restored, stored
-from ledger_writer.event import EVENTS
 from ledger_writer.model import GENESIS, Account, Decision, Fence, Row, Standing
-from ledger_writer.port import Event, Record, Verdict
-from schemas.errors import Corrupt, Fenced, Poisoned
-from schemas.wire import decode
+from ledger_writer.operations import Elsewhere, Flagged, Hold, LegPlace
+from ledger_writer.port import Verdict
+from schemas.errors import Corrupt, Fenced
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -52,6 +51,8 @@ class MemoryLedger:
         self.fences: dict[int, Fence] = {}
         self.accounts: dict[str, Account] = {}
         self.shares: dict[tuple[int, int], Standing] = {}
+        self.holds: dict[str, Hold] = {}
+        self.reversals: dict[LegPlace, int] = {}
         self.identities: dict[bytes, tuple[int, int]] = {}
         self.lines: dict[tuple[int, int], dict[str, Any]] = {}
         self.commits: list[Decision] = []
@@ -89,12 +90,15 @@ class MemoryLedger:
             account.account_id in self.accounts for account in decision.opened
         ):
             return Verdict.TAKEN
+        if any(self._grown(flagged, before.partition) for flagged in decision.flagged):
+            return Verdict.GROWN
         self._check(before, after, decision)
         self.fences[before.partition] = after
         for claim in decision.claims:
             self.identities[claim.key] = before.partition, claim.position
         for account in decision.opened:
             self.accounts[account.account_id] = account
+        self._write_rare(before.partition, decision)
         for row in decision.rows:
             line = dict(zip(COLUMN_NAMES, stored(row), strict=True))
             self.lines[row.partition, row.position] = line | {"partition": row.partition}
@@ -103,10 +107,44 @@ class MemoryLedger:
         self.commits.append(decision)
         return Verdict.COMMITTED
 
+    def elsewhere(self, account: Account, partition: int) -> Elsewhere:
+        """Return what the other partitions' shares of an account come to."""
+        shares = [
+            share
+            for (number, at), share in self.shares.items()
+            if number == account.account_no and at != partition
+        ]
+        return Elsewhere(sum(s.posted_minor for s in shares), sum(s.held_minor for s in shares))
+
+    def _grown(self, flagged: Flagged, partition: int) -> bool:
+        expected = flagged.elsewhere
+        return expected is not None and expected != self.elsewhere(flagged.account, partition)
+
+    def _write_rare(self, partition: int, decision: Decision) -> None:
+        for hold in decision.holds:
+            self.holds[hold.hold_id] = replace(hold, stored_minor=hold.remaining_minor)
+        for reversal in decision.reversals:
+            self.reversals[reversal.place] = reversal.reversed_minor
+        for flagged in decision.flagged:
+            self.accounts[flagged.account.account_id] = flagged.account
+        if decision.flagged:
+            for number, fence in self.fences.items():
+                if number != partition:
+                    version = fence.accounts_version + 1
+                    self.fences[number] = replace(fence, accounts_version=version)
+
     def _check(self, before: Fence, after: Fence, decision: Decision) -> None:
         positions = [row.position for row in decision.rows]
         if positions != list(range(before.next_position, after.next_position)):
             raise Corrupt("rows do not follow the fence")
+        for hold in decision.holds:
+            kept = self.holds.get(hold.hold_id)
+            mine = kept is None or kept.partition == before.partition
+            if not mine or hold.stored_minor != (None if kept is None else kept.remaining_minor):
+                raise Corrupt("a hold is not as known")
+        for reversal in decision.reversals:
+            if self.reversals.get(reversal.place, 0) != reversal.stored_minor:
+                raise Corrupt("a reversal is not as known")
         for standing in decision.changed:
             known = self.shares.get((standing.account.account_no, before.partition))
             if standing.stored_version != (None if known is None else known.version):
@@ -131,7 +169,9 @@ class MemoryJournal:
         async with self._ledger.locks[partition]:
             fence = self._ledger.fences.get(partition)
             if fence is None:
-                fence = Fence(partition, 0, 0, 0, 1, GENESIS, 0, 0, 0)
+                versions = [each.accounts_version for each in self._ledger.fences.values()]
+                version = max(versions, default=0)
+                fence = Fence(partition, 0, 0, 0, 1, GENESIS, 0, 0, version)
             if held_epoch is not None and fence.epoch != held_epoch:
                 raise Fenced(f"partition {partition}: epoch {held_epoch} is not the newest")
             fence = self._ledger.fences[partition] = replace(fence, epoch=fence.epoch + 1)
@@ -159,6 +199,33 @@ class MemoryJournal:
         """Return the sum of the other partitions' shares."""
         found = await self.standings(partition, account_ids)
         return {account_id: standing.foreign_minor for account_id, standing in found.items()}
+
+    async def elsewhere(self, partition: int, account_ids: Sequence[str]) -> dict[str, Elsewhere]:
+        """Return what the other partitions' shares of these accounts come to."""
+        await self._weather.sending("elsewhere")
+        accounts = self._ledger.accounts
+        found = {
+            account_id: self._ledger.elsewhere(accounts[account_id], partition)
+            for account_id in account_ids
+            if account_id in accounts
+        }
+        await self._weather.answering("elsewhere")
+        return found
+
+    async def holds(self, hold_ids: Sequence[str]) -> dict[str, Hold]:
+        """Return those of these holds that exist."""
+        await self._weather.sending("holds")
+        kept = self._ledger.holds
+        found = {hold_id: kept[hold_id] for hold_id in hold_ids if hold_id in kept}
+        await self._weather.answering("holds")
+        return found
+
+    async def reversals(self, places: Sequence[tuple[int, int]]) -> dict[LegPlace, int]:
+        """Return how much was paid back of each leg of the rows at these places."""
+        await self._weather.sending("reversals")
+        wanted = set(places)
+        kept = self._ledger.reversals.items()
+        return {place: minor for place, minor in kept if place[:2] in wanted}
 
     async def first_rows(self, keys: Sequence[bytes]) -> dict[bytes, Row]:
         """Return the rows that claimed those of these keys that are claimed."""
@@ -206,81 +273,5 @@ class MemoryJournals:
         yield MemoryJournal(self._ledger, self._weather)
 
 
-class MemoryTopics:
-    """The broker: what all logs on it share, by partition."""
-
-    def __init__(self) -> None:
-        self.commands: defaultdict[int, list[Record]] = defaultdict(list)
-        self.events: defaultdict[int, list[Event]] = defaultdict(list)
-        self.buried: defaultdict[int, list[tuple[Record, str]]] = defaultdict(list)
-
-
-class MemoryLog:
-    """One partition's log; see `port.Log`."""
-
-    def __init__(self, topics: MemoryTopics, partition: int, at: int, weather: Weather) -> None:
-        self._topics = topics
-        self._partition = partition
-        self.position = at
-        self._weather = weather
-
-    @property
-    def lag(self) -> int:
-        """How far the log is ahead of what was taken."""
-        records = self._topics.commands[self._partition]
-        return records[-1].offset + 1 - self.position if records else 0
-
-    async def take(self, records_max: int) -> list[Record]:
-        """Return the next records; none after a while."""
-        await self._weather.sending("take")
-        records = self._topics.commands[self._partition]
-        found = [record for record in records if record.offset >= self.position][:records_max]
-        if found:
-            self.position = found[-1].offset + 1
-        else:
-            await asyncio.sleep(0.05)
-        return found
-
-    async def bury(self, dead: Sequence[tuple[Record, str]]) -> None:
-        """Dead-letter records."""
-        await self._weather.sending("bury")
-        self._topics.buried[self._partition].extend(dead)
-
-    async def publish(self, events: Sequence[Event]) -> None:
-        """Append events, one by one: a cut leaves the first of them."""
-        for event in events:
-            await self._weather.sending("publish")
-            self._topics.events[self._partition].append(event)
-        await self._weather.answering("publish")
-
-    async def published_position(self) -> int:
-        """Return the highest position that `ledger.events` shows."""
-        await self._weather.sending("published_position")
-        return max((_position(event) for event in self._topics.events[self._partition]), default=0)
-
-
-class MemoryLogs:
-    """Opens logs on one broker."""
-
-    def __init__(self, topics: MemoryTopics, weather: Weather | None = None) -> None:
-        self._topics = topics
-        self._weather = weather or Weather()
-
-    @asynccontextmanager
-    async def open(self, partition: int, next_offset: int) -> AsyncIterator[MemoryLog]:
-        """Connect."""
-        await self._weather.sending("connect")
-        yield MemoryLog(self._topics, partition, next_offset, self._weather)
-
-
 def _key(fence: Fence) -> tuple[int, int, int]:
     return fence.epoch, fence.next_offset, fence.next_position
-
-
-def _position(event: Event) -> int:
-    try:
-        position = decode(EVENTS, event.value)["position"]
-    except Poisoned:
-        return 0
-    assert isinstance(position, int)
-    return position

@@ -7,11 +7,21 @@ the other partitions' shares as of the last look. Money is integer minor units t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import msgspec
+
+from ledger_writer.operations import (
+    Flagged,
+    FlagsAsk,
+    Hold,
+    HoldAsk,
+    Known,
+    Reversal,
+    ReversalAsk,
+)
 
 LEGS_MAX: Final = 64
 """Legs of one transfer, all or nothing."""
@@ -23,8 +33,16 @@ GENESIS: Final = bytes(32)
 """The chain's hash before a partition's first row."""
 
 POSTED: Final = "transfer.posted"
+REVERSED: Final = "transfer.reversed"
 TRANSFER_REJECTED: Final = "transfer.rejected"
+HOLD_PLACED: Final = "hold.placed"
+HOLD_POSTED: Final = "hold.posted"
+HOLD_VOIDED: Final = "hold.voided"
+HOLD_REJECTED: Final = "hold.rejected"
 OPENED: Final = "account.opened"
+FROZEN: Final = "account.frozen"
+UNFROZEN: Final = "account.unfrozen"
+CLOSED: Final = "account.closed"
 ACCOUNT_REJECTED: Final = "account.rejected"
 
 
@@ -111,12 +129,17 @@ class Command(msgspec.Struct, frozen=True, gc=False):
     draft: AccountDraft | None
     reference: str | None
     metadata: dict[str, str]
+    dry_run: bool = False
+    hold: HoldAsk | None = None
+    reversal: ReversalAsk | None = None
+    flags: FlagsAsk | None = None
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """One side of a movement: the change of a share, and the share after it.
 
-    The share is that of the row's partition. `amount_minor` is signed: credits above zero.
+    The share is that of the row's partition. `amount_minor` is signed: credits above zero, and
+    zero where only what is held changed.
     """
 
     account_no: int
@@ -131,7 +154,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 class Row(msgspec.Struct, frozen=True, gc=False):
     """One decided command. `repeats` is the first outcome that this row repeats, if it does.
 
-    `extra` is canonical JSON (sorted keys) of what few rows have: reference, metadata, account.
+    `reason` is that of a refusal, and None of all else. `extra` is canonical JSON (sorted keys) of
+    what few rows have: reference, metadata, account, hold, reversal, dry_run.
     """
 
     partition: int
@@ -202,6 +226,7 @@ class View(msgspec.Struct, frozen=True):
     standings: Mapping[str, Standing]
     claims: Mapping[bytes, Row]
     fresh: AbstractSet[str]
+    known: Known = Known()
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -218,3 +243,11 @@ class Decision(msgspec.Struct, frozen=True):
     next_position: int
     log_time_us: int
     chain_hash: bytes
+    holds: Sequence[Hold] = ()
+    reversals: Sequence[Reversal] = ()
+    flagged: Sequence[Flagged] = ()
+
+    @property
+    def rare(self) -> bool:
+        """Tell whether it changes more than rows, claims, accounts opened and shares."""
+        return bool(self.holds or self.reversals or self.flagged)

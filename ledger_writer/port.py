@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from ledger_writer.model import Fence, Row, Standing
+from ledger_writer.operations import Elsewhere, Hold, LegPlace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +49,8 @@ class Verdict(Enum):
     """A key or account of the batch was claimed by another writer meanwhile."""
     STALE = "stale"
     """Flags of some account changed: look at accounts again."""
+    GROWN = "grown"
+    """Another partition's share of an account to be closed changed: look at it again."""
 
 
 class Journal(Protocol):
@@ -70,6 +73,15 @@ class Journal(Protocol):
 
     async def first_rows(self, keys: Sequence[bytes]) -> dict[bytes, Row]:
         """Return the rows that claimed those of these keys that are claimed."""
+
+    async def holds(self, hold_ids: Sequence[str]) -> dict[str, Hold]:
+        """Return those of these holds that exist, of all partitions, as they are now."""
+
+    async def reversals(self, places: Sequence[tuple[int, int]]) -> dict[LegPlace, int]:
+        """Return how much was paid back of each leg of the rows at these places, where any was."""
+
+    async def elsewhere(self, partition: int, account_ids: Sequence[str]) -> dict[str, Elsewhere]:
+        """Return what the other partitions' shares of these accounts come to, as it is now."""
 
     async def rows(self, partition: int, first: int, count: int) -> list[Row]:
         """Return rows in order of position, from `first` on."""

@@ -15,9 +15,10 @@ import asyncpg
 from asyncpg.pgproto.pgproto import UUID
 
 from ledger_writer.accounts import home_of
-from ledger_writer.batch import ARGUMENTS, arguments
+from ledger_writer.batch import ARGUMENTS, RARE_ARGUMENTS, arguments, rare_arguments
 from ledger_writer.columns import Columns, account_numbers, restored
 from ledger_writer.model import GENESIS, Account, Fence, Row, Standing
+from ledger_writer.operations import Elsewhere, Hold, LegPlace
 from ledger_writer.port import Verdict
 from ledger_writer.refusal import Refused, translated
 from schemas.errors import Fenced
@@ -34,13 +35,7 @@ CLOSE_TIMEOUT_S: Final = 1.0
 # Plans must not depend on the first batches' sizes; the server gives up before the client does.
 _SESSION: Final = {"plan_cache_mode": "force_generic_plan", "statement_timeout": "12s"}
 
-_ACQUIRE: Final = """
-    insert into ledger.partitions as p
-           (partition, epoch, next_offset, log_time_us, next_position, chain_hash,
-            published_position, poisoned, accounts_version)
-    values ($1, 1, 0, 0, 1, $2, 0, 0,
-            (select coalesce(max(accounts_version), 0) from ledger.partitions))
-    on conflict (partition) do update set epoch = p.epoch + 1 returning *"""
+_ACQUIRE: Final = "select * from ledger.acquire($1, $2)"
 _ACQUIRE_AGAIN: Final = """
     update ledger.partitions set epoch = epoch + 1 where partition = $1 and epoch = $2
     returning *"""
@@ -58,6 +53,17 @@ _FOREIGN: Final = """
       from ledger.accounts a
       left join ledger.shares o on o.account_no = a.account_no and o.share <> $1
      where a.account_id = any($2) group by a.account_no"""
+_HOLDS: Final = """
+    select *, remaining_minor as stored_minor from ledger.holds where hold_id = any($1)"""
+_REVERSALS: Final = """
+    select r.* from unnest($1::int2[], $2::int8[]) place(original_partition, original_position)
+      join ledger.reversals r using (original_partition, original_position)"""
+_ELSEWHERE: Final = """
+    select a.account_id, coalesce(sum(o.posted_minor), 0)::int8 as posted_minor,
+           coalesce(sum(o.held_minor), 0)::int8 as held_minor
+      from ledger.accounts a
+      left join ledger.shares o on o.account_no = a.account_no and o.share <> $1
+     where a.account_id = any($2) group by a.account_no"""
 _PLACES: Final = "select key, partition, position from ledger.identities where key = any($1)"
 _ROWS: Final = """
     select j.* from unnest($1::int2[], $2::int8[]) place(partition, position)
@@ -65,8 +71,9 @@ _ROWS: Final = """
 _NAMES: Final = """
     select account_no, account_id, currency from ledger.accounts where account_no = any($1)"""
 _ENSURE: Final = "select ledger.ensure_journal($1)"
-_COMMIT: Final = (
-    f"select ledger.commit_batch({', '.join(f'${number + 1}' for number in range(ARGUMENTS))})"
+_COMMIT, _COMMIT_RARE = (
+    f"select ledger.commit_batch({', '.join(f'${number + 1}' for number in range(count))})"
+    for count in (ARGUMENTS, RARE_ARGUMENTS)
 )
 
 
@@ -130,6 +137,30 @@ class PostgresJournal:
         found = await self._fetch("foreign", _FOREIGN, partition, account_ids)
         return {line["account_id"]: line["foreign_minor"] for line in found}
 
+    async def elsewhere(self, partition: int, account_ids: Sequence[str]) -> dict[str, Elsewhere]:
+        """Return the sums of the other partitions' shares."""
+        found = await self._fetch("elsewhere", _ELSEWHERE, partition, account_ids)
+        return {
+            line["account_id"]: Elsewhere(line["posted_minor"], line["held_minor"])
+            for line in found
+        }
+
+    async def holds(self, hold_ids: Sequence[str]) -> dict[str, Hold]:
+        """Return those of these holds that exist."""
+        found = await self._fetch("holds", _HOLDS, hold_ids)
+        return {line["hold_id"]: hold_at(line) for line in found}
+
+    async def reversals(self, places: Sequence[tuple[int, int]]) -> dict[LegPlace, int]:
+        """Return how much was paid back of each leg of the rows at these places."""
+        partitions, positions = zip(*places, strict=True)
+        found = await self._fetch("reversals", _REVERSALS, partitions, positions)
+        return {
+            (line["original_partition"], line["original_position"], line["leg"]): line[
+                "reversed_minor"
+            ]
+            for line in found
+        }
+
     async def first_rows(self, keys: Sequence[bytes]) -> dict[bytes, Row]:
         """Return the rows that claimed those of these keys that are claimed."""
         places = await self._fetch("identities", _PLACES, [UUID(key) for key in keys])
@@ -146,8 +177,11 @@ class PostgresJournal:
         if after.next_position > self._ensure_at:
             found = await self._fetch("ensure journal", _ENSURE, after.next_position)
             self._ensure_at = found[0][0]
+        sent, sql = arguments(before, after, decision), _COMMIT
+        if decision.rare:
+            sent, sql = (*sent, *rare_arguments(decision)), _COMMIT_RARE
         try:
-            found = await self._fetch("commit", _COMMIT, *arguments(before, after, decision))
+            found = await self._fetch("commit", sql, *sent)
         except Refused as refusal:
             return refusal.verdict
         if found[0][0] == "fenced":
@@ -194,6 +228,11 @@ class PostgresJournal:
 def fence_at(line: Columns) -> Fence:
     """Return the fence in this line of `partitions`."""
     return Fence(*(line[name] for name in Fence.__struct_fields__))
+
+
+def hold_at(line: Columns) -> Hold:
+    """Return the hold in this line of `holds`."""
+    return Hold(*(line[name] for name in Hold.__struct_fields__))
 
 
 def account_at(line: Columns, partitions: int) -> Account:

@@ -44,12 +44,58 @@ def transfer(
     home = fields.pop("home", ids.home_account(movements[0][0], movements[0][1]))
     payment = ids.payment_id(tenant, key, home)
     record = _command("transfer.post", payment, home, "post", tenant)
-    record["legs"] = [
-        {"source": source, "destination": destination, "amount_minor": amount, "currency": CURRENCY}
-        for source, destination, amount in movements
-    ]
+    record["legs"] = [_leg(*movement) for movement in movements]
     record["body_hash"] = body_hash(*movements)
     return {**record, "transfer_id": payment, **fields}
+
+
+def hold(
+    key: str, source: str, destination: str, amount_minor: int, tenant: str = TENANT, **fields: Any
+) -> Record:
+    """Return the command that holds an amount of the source's for the destination."""
+    home = fields.pop("home", ids.home_account(source, destination))
+    payment = ids.payment_id(tenant, key, home)
+    record = _command("hold.place", payment, home, "place", tenant)
+    record["legs"] = [_leg(source, destination, amount_minor)]
+    record["body_hash"] = body_hash("hold", source, destination, amount_minor)
+    return {**record, "transfer_id": payment, "hold_id": payment, **fields}
+
+
+def capture(key: str, of: Record, amount_minor: int | None = None, **fields: Any) -> Record:
+    """Return the command that posts part of a hold, or all that is left."""
+    given = {"hold_id": of["hold_id"], "amount_minor": amount_minor}
+    return {**_operation("hold.post", "capture", key, of, amount_minor), **given, **fields}
+
+
+def void(key: str, of: Record, **fields: Any) -> Record:
+    """Return the command that gives back what is left of a hold."""
+    given = {"hold_id": of["hold_id"], "reason": "voided"}
+    return {**_operation("hold.void", "void", key, of), **given, **fields}
+
+
+def expire(of: Record, attempt: int = 1) -> Record:
+    """Return the command that ends a hold whose time is over, under the payment's own identity."""
+    record = _command("hold.void", of["saga_id"], of["home_account"], "expire", of["tenant"])
+    given = {"transfer_id": of["saga_id"], "hold_id": of["hold_id"], "reason": "expired"}
+    command_id = ids.command_id(of["saga_id"], "expire", attempt)
+    return {**record, **given, "attempt": attempt, "command_id": command_id}
+
+
+def reverse(key: str, of: Record, amount_minor: int | None = None, **fields: Any) -> Record:
+    """Return the command that pays back a transfer or payment, or part of it."""
+    leg = fields.get("original_leg")
+    movement = of["legs"][leg or 0]
+    home = fields.pop("home", ids.home_account(movement["destination"], movement["source"]))
+    record = _operation("transfer.reverse", "refund", key, of, amount_minor, leg)
+    given = {"original_id": of["saga_id"], "amount_minor": amount_minor}
+    return {**record, **given, "home_account": home, "slot": ids.slot_of(home), **fields}
+
+
+def flags(kind: str, key: str, account_id: str, tenant: str = TENANT, **fields: Any) -> Record:
+    """Return the account.freeze, account.unfreeze or account.close of this account."""
+    of = _command(kind, account_id, account_id, "", tenant)
+    record = _operation(kind, kind.partition(".")[2], key, of, fields)
+    return {**record, "account_id": account_id, **fields}
 
 
 def reject(key: str, home: str, reason: str, tenant: str = TENANT) -> Record:
@@ -61,6 +107,24 @@ def reject(key: str, home: str, reason: str, tenant: str = TENANT) -> Record:
 def body_hash(*body: object) -> str:
     """Return a SHA-256 in hex that differs when the body does."""
     return sha256(repr(body).encode()).hexdigest()
+
+
+def _leg(source: str, destination: str, amount_minor: int) -> Record:
+    return {
+        "source": source,
+        "destination": destination,
+        "amount_minor": amount_minor,
+        "currency": CURRENCY,
+    }
+
+
+def _operation(kind: str, step: str, key: str, of: Record, *body: object) -> Record:
+    """Return a command about `of`'s saga that has an identity of its own."""
+    identity = ids.operation_identity(of["tenant"], key)
+    step = f"{step}-{identity}"
+    record = _command(kind, of["saga_id"], of["home_account"], step, of["tenant"])
+    given = {"identity": identity, "body_hash": body_hash(kind, of["saga_id"], *body)}
+    return {**record, **given, "transfer_id": of["saga_id"]}
 
 
 def _command(kind: str, saga_id: str, home: str, step: str, tenant: str) -> Record:
@@ -88,4 +152,13 @@ def _command(kind: str, saga_id: str, home: str, step: str, tenant: str) -> Reco
         "account_name": None,
         "min_balance_minor": None,
         "max_balance_minor": None,
+        "hold_id": None,
+        "expires_at_us": None,
+        "amount_minor": None,
+        "original_id": None,
+        "original_leg": None,
+        "dry_run": False,
+        "reservation_id": None,
+        "debits": None,
+        "credits": None,
     }

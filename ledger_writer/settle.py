@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
+from ledger_writer.command import CLOSE
 from ledger_writer.decide import decide
-from ledger_writer.identity import claim_key
+from ledger_writer.identity import claim_key, key_of
 from ledger_writer.knowledge import Knowledge
 from ledger_writer.metrics import meters
-from ledger_writer.model import Standing, View
+from ledger_writer.model import HOLD_PLACED, Standing, View
+from ledger_writer.operations import Known
 from ledger_writer.port import Verdict
 from schemas.errors import Corrupt, Unavailable
+from schemas.ids import identity_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ledger_writer.crash import CrashPoint
     from ledger_writer.intake import Intake
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 ROUNDS_MAX: Final = 50
 """Bound of the rounds of one batch; more means that others claim faster than we can look."""
+
+_NOTHING: Final = Known()
 
 
 class Settler:
@@ -61,13 +66,13 @@ class Settler:
             with stages["commit"].time():
                 verdict = await self._journal.commit(fence, after, decision)
             if verdict is Verdict.COMMITTED:
-                self._knowledge.settle(decision.changed)
+                self._knowledge.settle(decision.changed, decision.flagged)
                 return after, decision
             self._meters.again(verdict.value)
             if verdict is Verdict.TAKEN:
                 claims = await self._claims(intake.commands)
                 self._expect_taken = True
-            else:
+            elif verdict is Verdict.STALE:
                 fence = await self._flags_changed(fence)
         raise Unavailable(f"partition {self._partition}: {ROUNDS_MAX} rounds settled no batch")
 
@@ -77,7 +82,8 @@ class Settler:
         """Decide, and again for as long as a refusal rests on shares that have grown since."""
         stages = self._meters.stages
         with stages["look"].time():
-            standings, fresh = await self._look(commands)
+            known = await self._look_rare(commands)
+            standings, fresh = await self._look(_named(commands, known))
         while True:
             view = View(
                 self._partition,
@@ -88,6 +94,7 @@ class Settler:
                 standings,
                 claims,
                 fresh,
+                known,
             )
             with stages["decide"].time():
                 decision = decide(view, commands)
@@ -98,13 +105,26 @@ class Settler:
                 return decision
             self._meters.again("shares grew")
 
-    async def _look(self, commands: Sequence[Command]) -> tuple[dict[str, Standing], set[str]]:
-        named: dict[str, None] = {}
-        for command in commands:
-            for leg in command.legs:
-                named[leg.source] = named[leg.destination] = None
-            if command.draft is not None:
-                named[command.draft.account_id] = None
+    async def _look_rare(self, commands: Sequence[Command]) -> Known:
+        """Read the holds, originals and closings of this batch; most batches have none."""
+        rare = [c for c in commands if c.hold or c.reversal or c.flags]
+        if not rare:
+            return _NOTHING
+        journal = self._journal
+        keys = {key_of(identity_of(c.reversal.original_id)) for c in rare if c.reversal}
+        originals = await journal.first_rows(list(keys)) if keys else {}
+        places = sorted({(row.partition, row.position) for row in originals.values()})
+        hold_ids = {c.hold.hold_id for c in rare if c.hold and not c.legs}
+        hold_ids |= {_hold_id(row) for row in originals.values() if row.type == HOLD_PLACED}
+        closing = sorted({c.flags.account_id for c in rare if c.flags and c.type == CLOSE})
+        return Known(
+            await journal.holds(sorted(hold_ids)) if hold_ids else {},
+            originals,
+            await journal.reversals(places) if places else {},
+            await journal.elsewhere(self._partition, closing) if closing else {},
+        )
+
+    async def _look(self, named: Iterable[str]) -> tuple[dict[str, Standing], set[str]]:
         standings, missing = self._knowledge.recall(named)
         if missing:
             found = await self._journal.standings(self._partition, missing)
@@ -148,4 +168,29 @@ def advanced(fence: Fence, decision: Decision, intake: Intake, published_positio
         chain_hash=decision.chain_hash,
         published_position=published_position,
         poisoned=fence.poisoned + len(intake.dead),
+        accounts_version=fence.accounts_version + bool(decision.flagged),
     )
+
+
+def _named(commands: Sequence[Command], known: Known) -> Iterable[str]:
+    """Return the accounts that a batch names, by itself and by what it refers to; each once."""
+    named: dict[str, None] = {}
+    for command in commands:
+        for leg in command.legs:
+            named[leg.source] = named[leg.destination] = None
+        if command.draft is not None:
+            named[command.draft.account_id] = None
+        if command.flags is not None:
+            named[command.flags.account_id] = None
+    for hold in known.holds.values():
+        named[hold.source] = named[hold.destination] = None
+    for row in known.originals.values():
+        for entry in row.entries:
+            named[entry.account_id] = None
+    return named
+
+
+def _hold_id(placed: Row) -> str:
+    hold_id = placed.extras()["hold"]["hold_id"]
+    assert isinstance(hold_id, str)
+    return hold_id

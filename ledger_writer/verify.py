@@ -15,12 +15,14 @@ import msgspec
 
 from ledger_writer.accounts import account_of
 from ledger_writer.chain import link
-from ledger_writer.model import GENESIS, OPENED, POSTED, Account, AccountDraft, Row
+from ledger_writer.derived import Derived, held_changes, keeps_entries
+from ledger_writer.model import GENESIS, OPENED, Account, AccountDraft, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ledger_writer.model import Fence
+    from ledger_writer.operations import Hold, LegPlace
 
 FINDINGS_MAX = 20
 """A broken chain breaks everything after it: more findings tell nothing new."""
@@ -52,6 +54,7 @@ class Verifier:
     """Takes rows of all partitions, each partition's in order."""
 
     def __init__(self) -> None:
+        self.derived = Derived()
         self.shares: dict[ShareKey, Balance] = {}
         self.accounts: dict[int, Account] = {}
         self.rows = 0
@@ -72,12 +75,19 @@ class Verifier:
                 yield Finding(partition, row.position, "opens an account and does not say which")
             else:
                 self.accounts[account.account_no] = account
+                self.derived.numbers[account.account_id] = account.account_no
+        elif row.extra is not None and row.repeats is None and row.reason is None:
+            for problem in self.derived.take(row, self.accounts):
+                yield Finding(partition, row.position, problem)
 
     def close(
         self,
         fences: Iterable[Fence],
         shares: Mapping[ShareKey, Balance],
         accounts: Mapping[int, Account],
+        *,
+        holds: Mapping[str, Hold] | None = None,
+        reversals: Mapping[LegPlace, int] | None = None,
     ) -> Iterator[Finding]:
         """Compare what the rows come to with what the tables say."""
         for fence in fences:
@@ -89,9 +99,11 @@ class Verifier:
             elif fence.chain_hash != (GENESIS if last is None else last.chain_hash):
                 yield Finding(fence.partition, end, "the fence has another chain hash")
         yield from self._share_findings(shares)
+        for where, problem in self.derived.differences(holds or {}, reversals or {}):
+            yield Finding(where, 0, problem)
         for number in accounts.keys() | self.accounts.keys():
             if accounts.get(number) != self.accounts.get(number):
-                problem = f"account {number} is not what its opening row says"
+                problem = f"account {number} is not what its rows say"
                 yield Finding(number & 1023, number >> 10, problem)
 
     def _share_findings(self, shares: Mapping[ShareKey, Balance]) -> Iterator[Finding]:
@@ -109,6 +121,8 @@ class Verifier:
             elif account.min_balance_minor is not None and total < account.min_balance_minor:
                 problem = f"{account.account_id} has {total}, below {account.min_balance_minor}"
                 yield Finding(account.home, 0, problem)
+            elif account.closed and total:
+                yield Finding(account.home, 0, f"{account.account_id} is closed and has {total}")
 
     def _problems(self, partition: int, before: Row | None, row: Row) -> Iterator[str]:
         expected = 1 if before is None else before.position + 1
@@ -123,10 +137,11 @@ class Verifier:
         yield from self._entry_problems(partition, row)
 
     def _entry_problems(self, partition: int, row: Row) -> Iterator[str]:
-        if (row.type == POSTED and row.repeats is None) != bool(row.entries):
+        if keeps_entries(row) != bool(row.entries):
             yield f"a {row.type} with {len(row.entries)} entries"
         sums: defaultdict[str, int] = defaultdict(int)
-        for entry in row.entries:
+        held = held_changes(row)
+        for index, entry in enumerate(row.entries):
             self.entries += 1
             sums[entry.currency] += entry.amount_minor
             if entry.amount_minor < 0:
@@ -140,6 +155,14 @@ class Verifier:
                     f"{entry.account_id}: {share.posted_minor} and {entry.amount_minor} do not make"
                     f" {entry.posted_minor}"
                 )
+            change = held.get(index, 0)
+            if entry.held_minor != share.held_minor + change:
+                yield (
+                    f"{entry.account_id}: {share.held_minor} held and {change} do not make"
+                    f" {entry.held_minor}"
+                )
+            if entry.account_no in self.derived.stopped and self.derived.forbids(partition, entry):
+                yield f"{entry.account_id} is frozen or closed, and moves {entry.amount_minor}"
             self.shares[key] = Balance(entry.posted_minor, entry.held_minor, entry.version)
         for currency, total in sums.items():
             if total:

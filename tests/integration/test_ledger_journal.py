@@ -12,21 +12,45 @@ from msgspec.structs import replace
 from ledger_writer.accounts import home_of
 from ledger_writer.audit import audit
 from ledger_writer.command import read_command
+from ledger_writer.crash import CrashPoint
 from ledger_writer.decide import decide
 from ledger_writer.event import event_bytes
 from ledger_writer.identity import claim_key
+from ledger_writer.intake import Intake
 from ledger_writer.memory import MemoryJournals, MemoryLedger
-from ledger_writer.migrate import check, migrate
-from ledger_writer.model import Decision, Fence, View
+from ledger_writer.migrate import check, migrate, migrations
+from ledger_writer.model import Decision, Fence, Row, View
+from ledger_writer.operations import Elsewhere
 from ledger_writer.port import Journal, Journals, Verdict
 from ledger_writer.postgres import PostgresJournals
-from ledger_writer.samples import account_on, open_account, reject, transfer
+from ledger_writer.samples import (
+    account_on,
+    capture,
+    expire,
+    flags,
+    hold,
+    open_account,
+    reject,
+    reverse,
+    transfer,
+)
+from ledger_writer.settle import Settler
 from schemas.errors import Corrupt, Fenced, Unavailable
 
 PARTITIONS = 2
 ALICE, BOB = account_on(0, PARTITIONS), account_on(1, PARTITIONS)
 CAROL = account_on(0, PARTITIONS, skip=1)
 BANK = account_on(0, PARTITIONS, "external")
+HOLD = hold("hold", ALICE, BANK, 20, expires_at_us=1)
+OPERATIONS = [
+    HOLD,
+    capture("part", HOLD, 8),
+    reverse("back", transfer("fund", (BANK, ALICE, 100)), 9),
+    transfer("try", (ALICE, BANK, 1), dry_run=True),
+    flags("account.freeze", "freeze", ALICE, credits=True),
+    expire(HOLD),
+    flags("account.close", "close", ALICE),
+]
 OPENING = [open_account(ALICE), open_account(BANK), transfer("fund", (BANK, ALICE, 100))]
 
 
@@ -55,6 +79,7 @@ async def decided(journal: Journal, fence: Fence, records, claims=None) -> tuple
     named = {leg.source for c in commands for leg in c.legs}
     named |= {leg.destination for c in commands for leg in c.legs}
     named |= {c.draft.account_id for c in commands if c.draft}
+    named |= {c.flags.account_id for c in commands if c.flags}
     standings = await journal.standings(fence.partition, sorted(named))
     decision = decide(
         View(
@@ -75,8 +100,21 @@ async def decided(journal: Journal, fence: Fence, records, claims=None) -> tuple
         log_time_us=decision.log_time_us,
         next_position=decision.next_position,
         chain_hash=decision.chain_hash,
+        accounts_version=fence.accounts_version + bool(decision.flagged),
     )
     return after, decision
+
+
+async def settled(journal: Journal, fence: Fence, records) -> tuple[Fence, list[Row]]:
+    """Decide and commit as the writer does."""
+    commands = [
+        read_command(record, fence.next_offset + number, 1_000)
+        for number, record in enumerate(records)
+    ]
+    intake = Intake(commands, [], {}, fence.next_offset + len(commands))
+    settler = Settler(fence.partition, PARTITIONS, journal, CrashPoint())
+    after, decision = await settler.settle(fence, intake, 0)
+    return after, decision.rows
 
 
 async def committed(journal: Journal, fence: Fence, records) -> Fence:
@@ -196,6 +234,57 @@ async def test_a_guarded_share_below_its_floor_is_corrupt(journals):
             await journal.commit(fence, after, decision)
 
 
+async def test_holds_reversals_and_flags_come_back_as_they_were_committed(journals):
+    async with journals.open() as journal, journals.open() as other:
+        fence = await committed(journal, await journal.acquire(0, None), OPENING)
+        there = await other.acquire(1, None)
+        after, rows = await settled(journal, fence, OPERATIONS)
+        assert [row.reason or row.type for row in rows] == [
+            "hold.placed",
+            "hold.posted",
+            "transfer.reversed",
+            "transfer.posted",
+            "account.frozen",
+            "hold.voided",
+            "account_not_empty",
+        ]
+        assert await journal.rows(0, 4, 9) == rows
+        [kept] = (await journal.holds([HOLD["hold_id"], "other"])).values()
+        assert (kept.remaining_minor, kept.captured_minor, kept.state) == (0, 8, "expired")
+        assert kept.stored_minor == 0
+        assert await journal.reversals([(0, 3), (0, 4)]) == {(0, 3, 0): 9}
+        alice = (await other.standings(1, [ALICE]))[ALICE]
+        assert (alice.account.debits_frozen, alice.account.credits_frozen) == (False, True)
+        assert (alice.foreign_minor, alice.posted_minor) == (83, 0)
+        assert await other.elsewhere(1, [ALICE]) == {ALICE: Elsewhere(83, 0)}
+        assert (await journal.fence(0)) == after
+        assert (await other.fence(1)).accounts_version == there.accounts_version + 1
+        more = [reverse("more", transfer("fund", (BANK, ALICE, 100)), 10), HOLD, expire(HOLD)]
+        after, [grown, *repeats] = await settled(journal, after, more)
+        assert await journal.reversals([(0, 3)]) == {(0, 3, 0): 19}
+        assert [row.repeats for row in (grown, *repeats)] == [None, rows[0], rows[5]]
+
+
+async def test_a_batch_decided_before_a_freeze_is_stale_after_it(journals):
+    async with journals.open() as journal, journals.open() as other:
+        fence = await committed(journal, await journal.acquire(0, None), OPENING)
+        there = await other.acquire(1, None)
+        late = await decided(other, there, [transfer("late", (BANK, ALICE, 1))])
+        await settled(journal, fence, [flags("account.freeze", "f", ALICE)])
+        assert await other.commit(there, *late) is Verdict.STALE
+
+
+async def test_a_closing_is_grown_when_the_account_was_credited_meanwhile(journals):
+    async with journals.open() as journal, journals.open() as other:
+        fence = await committed(journal, await journal.acquire(0, None), OPENING)
+        fence = await committed(journal, fence, [open_account(CAROL)])
+        there = await committed(other, await other.acquire(1, None), [open_account(BOB)])
+        closing = await decided(journal, fence, [flags("account.close", "c", CAROL)])
+        await committed(other, there, [transfer("late", (BANK, CAROL, 1), home=BOB)])
+        assert await journal.commit(fence, *closing) is Verdict.GROWN
+        assert await journal.fence(0) == fence
+
+
 async def test_a_batch_of_no_rows_moves_the_fence(journals):
     async with journals.open() as journal:
         fence = await journal.acquire(0, None)
@@ -239,12 +328,21 @@ async def filled(ledger) -> dict[str, str]:
     return ledger
 
 
+@pytest.fixture
+async def operated(filled) -> dict[str, str]:
+    """The same, with a hold in part captured, a reversal and a freeze."""
+    journals = PostgresJournals(filled["ledger_writer"], "test", PARTITIONS)
+    async with journals.open() as journal:
+        await settled(journal, await journal.acquire(0, None), OPERATIONS)
+    return filled
+
+
 async def test_migrating_twice_changes_nothing_and_the_check_says_what_is_missing(new_database):
     dsns = new_database("ledger")
     with pytest.raises(Corrupt, match=r"python -m ledger_writer\.migrate"):
         await check(dsns["ledger_writer"])
     one, two = await asyncio.gather(migrate(dsns["ledger_owner"]), migrate(dsns["ledger_owner"]))
-    assert sorted(one + two) == ["0001_tables", "0002_functions", "0003_views_and_grants"]
+    assert sorted(one + two) == [each.name for each in migrations()]
     assert await migrate(dsns["ledger_owner"]) == []
     await check(dsns["ledger_writer"])
 
@@ -261,12 +359,14 @@ REFUSED = (
     "delete from ledger.shares",
     "delete from ledger.accounts",
     "delete from ledger.partitions",
+    "delete from ledger.holds",
+    "delete from ledger.reversals",
 )
 
 
-async def test_nobody_changes_or_removes_what_was_written(filled):
+async def test_nobody_changes_or_removes_what_was_written(operated):
     for role in ("ledger_owner", "ledger_writer", "ledger_reader"):
-        async with connected(filled[role]) as connection:
+        async with connected(operated[role]) as connection:
             for statement in REFUSED:
                 with pytest.raises(asyncpg.PostgresError) as refused:
                     await connection.execute(statement)
@@ -276,7 +376,9 @@ async def test_nobody_changes_or_removes_what_was_written(filled):
 
 NOT_ALLOWED = (
     ("ledger_writer", "create table ledger.more ()"),
-    ("ledger_writer", "update ledger.accounts set closed = true"),
+    ("ledger_writer", "update ledger.accounts set min_balance_minor = -5"),
+    ("ledger_writer", "update ledger.accounts set account_id = 'x'"),
+    ("ledger_reader", "update ledger.holds set state = 'voided'"),
     ("ledger_writer", "drop table ledger.journal"),
     ("ledger_reader", "insert into ledger.identities values (gen_random_uuid(), 0, 1)"),
     ("ledger_reader", "update ledger.shares set posted_minor = 1"),
@@ -314,11 +416,11 @@ async def test_the_views_say_the_ledger_in_words(filled):
         assert len({line["identity"] for line in outcomes}) == 7
 
 
-async def test_the_audit_finds_nothing_in_a_sound_ledger(filled):
-    result = await audit(filled["ledger_reader"], PARTITIONS)
+async def test_the_audit_finds_nothing_in_a_sound_ledger(operated):
+    result = await audit(operated["ledger_reader"], PARTITIONS)
     assert result["findings"] == []
     assert result["ok"]
-    assert (result["rows"], result["entries"], result["accounts"]) == (7, 6, 3)
+    assert (result["rows"], result["entries"], result["accounts"]) == (14, 12, 3)
 
 
 STRANGER = f"(select account_no from ledger.accounts where account_id = '{BOB}')"
@@ -337,16 +439,21 @@ TAMPERINGS = [
 ]
 TABLE_TAMPERINGS = [
     "delete from ledger.journal where partition = 0 and position = 4",
-    "update ledger.shares set posted_minor = posted_minor + 1 where version = 2",
+    "update ledger.shares set posted_minor = posted_minor + 1 where share = 0",
     "update ledger.accounts set min_balance_minor = -5 where kind = 'customer'",
     "delete from ledger.identities where position = 3",
     "update ledger.identities set position = 4 where position = 3",
     "update ledger.partitions set chain_hash = sha256('') where partition = 1",
     "delete from ledger.shares where share = 1",
+    "update ledger.holds set captured_minor = captured_minor - 1",
+    "delete from ledger.holds",
+    "update ledger.reversals set reversed_minor = reversed_minor - 1",
+    "delete from ledger.reversals",
+    "update ledger.accounts set credits_frozen = not credits_frozen",
 ]
 
 
-TABLES = ("journal", "shares", "accounts", "identities", "partitions")
+TABLES = ("journal", "shares", "accounts", "identities", "partitions", "holds", "reversals")
 
 
 @asynccontextmanager
@@ -376,12 +483,12 @@ async def test_the_audit_names_the_first_broken_row(filled, superuser_dsn):
     assert (await audit(filled["ledger_reader"], PARTITIONS))["ok"]
 
 
-async def test_the_audit_finds_what_contradicts_the_rows(filled, superuser_dsn):
+async def test_the_audit_finds_what_contradicts_the_rows(operated, superuser_dsn):
     for statement in TABLE_TAMPERINGS:
-        async with tampered(superuser_dsn(filled), statement):
-            result = await audit(filled["ledger_reader"], PARTITIONS)
+        async with tampered(superuser_dsn(operated), statement):
+            result = await audit(operated["ledger_reader"], PARTITIONS)
         assert not result["ok"], statement
-    assert (await audit(filled["ledger_reader"], PARTITIONS))["ok"]
+    assert (await audit(operated["ledger_reader"], PARTITIONS))["ok"]
 
 
 async def test_tables_of_the_journal_are_created_ahead(ledger):
@@ -428,6 +535,56 @@ async def test_two_writers_that_claim_the_same_keys_at_once_do_not_deadlock(ledg
             journal.commit(here, *one), other.commit(there, *two), return_exceptions=True
         )
         assert sorted(verdict.value for verdict in verdicts) == ["committed", "taken"]
+
+
+async def test_partitions_that_change_flags_at_once_do_not_deadlock(ledger):
+    journals = PostgresJournals(ledger["ledger_writer"], "test", PARTITIONS)
+
+    async def freeze(journal: Journal, fence: Fence, account_id: str) -> None:
+        for number in range(20):
+            kind = "account.unfreeze" if number % 2 else "account.freeze"
+            records = [flags(kind, f"{account_id}-{number}", account_id)]
+            records.append(transfer(f"{account_id}-{number}", (BANK, account_id, 1)))
+            current = await journal.fence(fence.partition)
+            fence, rows = await settled(journal, current, records)
+            assert rows[1].reason == (None if number % 2 else "account_frozen")
+
+    async with journals.open() as journal, journals.open() as other:
+        here = await committed(journal, await journal.acquire(0, None), OPENING)
+        there = await committed(other, await other.acquire(1, None), [open_account(BOB)])
+        await asyncio.gather(freeze(journal, here, ALICE), freeze(other, there, BOB))
+        assert (await journal.fence(0)).accounts_version == 40
+
+
+async def test_a_partition_acquired_first_while_flags_change_knows_of_it(ledger, superuser_dsn):
+    journals = PostgresJournals(ledger["ledger_writer"], "test", PARTITIONS)
+    async with journals.open() as journal, journals.open() as other:
+        fence = await committed(journal, await journal.acquire(0, None), OPENING)
+        async with connected(superuser_dsn(ledger)) as holding:
+            held = holding.transaction()
+            await held.start()
+            await holding.execute("select from ledger.partitions for update")
+            freezing = asyncio.create_task(
+                settled(journal, fence, [flags("account.freeze", "f", ALICE)])
+            )
+            await waiting(holding, 1)
+            acquiring = asyncio.create_task(other.acquire(1, None))
+            await waiting(holding, 2)
+            await held.rollback()
+        await freezing
+        assert (await acquiring).accounts_version == 1
+
+
+async def waiting(connection: asyncpg.Connection, count: int) -> None:
+    """Wait until as many statements wait for a lock."""
+    for _ in range(500):
+        found = await connection.fetchval(
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+        )
+        if found == count:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"{count} statements never waited")
 
 
 async def test_a_lost_connection_is_unavailable_and_acquiring_again_tells_the_outcome(filled):

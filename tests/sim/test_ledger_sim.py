@@ -17,10 +17,11 @@ from dataclasses import dataclass
 import pytest
 from msgspec.structs import replace
 
-from ledger_writer import memory, settle
+from ledger_writer import memory, memory_log, settle
 from ledger_writer.event import EVENTS, event_bytes
 from ledger_writer.intake import read_records
-from ledger_writer.memory import MemoryJournals, MemoryLedger, MemoryLog, MemoryLogs, MemoryTopics
+from ledger_writer.memory import MemoryJournals, MemoryLedger
+from ledger_writer.memory_log import MemoryLog, MemoryLogs, MemoryTopics
 from ledger_writer.model import Command, Decision, Fence
 from ledger_writer.partition import Partition
 from ledger_writer.port import Record, Verdict
@@ -387,7 +388,7 @@ def simulate(seed: int) -> World:
 
 @pytest.fixture(autouse=True)
 def watched(monkeypatch):
-    monkeypatch.setattr(memory, "MemoryLog", WatchedLog)
+    monkeypatch.setattr(memory_log, "MemoryLog", WatchedLog)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

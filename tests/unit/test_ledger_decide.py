@@ -136,7 +136,7 @@ def test_a_cap_holds_at_home_and_is_not_decided_elsewhere():
         transfer("b", (ALICE, BOB, 10)),
         transfer("c", (ALICE, AWAY, 1)),
     )
-    assert reasons(decision) == ["balance_limit_exceeded", None, "wrong_partition"]
+    assert reasons(decision) == ["balance_limit_exceeded", None, "credit_needs_home"]
 
 
 def test_a_guarded_account_is_debited_at_home_only():

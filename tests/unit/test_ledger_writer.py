@@ -13,14 +13,8 @@ from msgspec.structs import replace
 from ledger_writer.event import EVENTS, event_bytes
 from ledger_writer.identity import claim_key
 from ledger_writer.intake import read_records
-from ledger_writer.memory import (
-    MemoryJournals,
-    MemoryLedger,
-    MemoryLog,
-    MemoryLogs,
-    MemoryTopics,
-    Weather,
-)
+from ledger_writer.memory import MemoryJournals, MemoryLedger, Weather
+from ledger_writer.memory_log import MemoryLog, MemoryLogs, MemoryTopics
 from ledger_writer.model import Command
 from ledger_writer.partition import Partition
 from ledger_writer.port import Record
