@@ -2,8 +2,8 @@
 
 Records carry their own versions and come in log order per key, so a fold may be applied to tables
 that have seen any prefix of the log, part of the batch included: newer versions win and equal ones
-change nothing. A conflicting request leaves a mark on the timeline and in the version; what the
-payment is stays as it was.
+change nothing. A request that conflicts or is refused leaves a mark on the timeline and in the
+version; what the payment is stays as it was. What was only tried (a dry run) leaves nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import orjson
 
+from schemas.ids import is_transfer_id
+
 Event = dict[str, Any]
 
 PAYMENTS: Final = "payments.events"
@@ -21,8 +23,14 @@ LEDGER: Final = "ledger.events"
 WEBHOOKS: Final = "webhooks.events"
 TOPICS: Final = (PAYMENTS, LEDGER, WEBHOOKS)
 
-_CONFLICTED: Final = "payment.conflicted"
-_ACCOUNT_STATUS: Final = "active"
+_MARKS_ONLY: Final = ("conflicted", "_refused")
+_ACTIVE: Final = "active"
+_FLAGGED: Final = frozenset({"account.frozen", "account.unfrozen", "account.closed"})
+_TRANSFERS: Final = {
+    "transfer.posted": "posted",
+    "transfer.reversed": "posted",
+    "transfer.rejected": "rejected",
+}
 
 
 @dataclass(slots=True)
@@ -30,15 +38,18 @@ class Rows:
     """Rows by table, each a tuple in the order of the statement that writes them.
 
     `payments` maps ids to their newest state; its version lies at index 5. `marks` maps payments
-    that only conflicted to their newest version.
+    that were only asked in vain to their newest version. `standings` maps accounts to their newest
+    status and flags; its position in the journal lies at index 4.
     """
 
     payments: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     marks: dict[str, int] = field(default_factory=dict)
     timeline: list[tuple[Any, ...]] = field(default_factory=list)
     accounts: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    standings: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     shares: dict[tuple[str, int], tuple[Any, ...]] = field(default_factory=dict)
     entries: list[tuple[Any, ...]] = field(default_factory=list)
+    transfers: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     webhooks: dict[tuple[str, str], tuple[Any, ...]] = field(default_factory=dict)
 
 
@@ -50,7 +61,8 @@ def fold(events: Iterable[tuple[str, Event]]) -> Rows:
             if event["type"].startswith("payment."):
                 _payment(rows, event)
         elif topic == LEDGER:
-            _ledger(rows, event)
+            if not event.get("dry_run"):
+                _ledger(rows, event)
         else:
             assert topic == WEBHOOKS, topic
             _webhook(rows, event)
@@ -60,7 +72,7 @@ def fold(events: Iterable[tuple[str, Event]]) -> Rows:
 def _payment(rows: Rows, event: Event) -> None:
     payment_id, version = event["resource_id"], event["version"]
     name = event["type"].partition(".")[2]
-    conflicted = event["type"] == _CONFLICTED
+    mark_only = name.endswith(_MARKS_ONLY)
     rows.timeline.append(
         (
             payment_id,
@@ -73,16 +85,16 @@ def _payment(rows: Rows, event: Event) -> None:
         )
     )
     known = rows.payments.get(payment_id)
-    if conflicted and known is None:
+    if mark_only and known is None:
         rows.marks[payment_id] = max(version, rows.marks.get(payment_id, 0))
-    elif conflicted and known is not None:
+    elif mark_only and known is not None:
         rows.payments[payment_id] = (*known[:5], max(version, known[5]), *known[6:])
     elif known is None:
         rows.marks.pop(payment_id, None)
         rows.payments[payment_id] = _payment_row(event)
     elif version > known[5]:
         state = (event["status"], version, event["reason"], event["detail"])
-        rows.payments[payment_id] = (*known[:4], *state, *known[8:-1], event["occurred_at_us"])
+        rows.payments[payment_id] = (*known[:4], *state, *known[8:19], *_progress(event))
 
 
 def _payment_row(event: Event) -> tuple[Any, ...]:
@@ -106,7 +118,17 @@ def _payment_row(event: Event) -> tuple[Any, ...]:
         _json(event["metadata"]),
         event["request_id"],
         event["received_at_us"],
+        *_progress(event),
+    )
+
+
+def _progress(event: Event) -> tuple[Any, ...]:
+    return (
         event["occurred_at_us"],
+        event["authorized_minor"],
+        event["captured_minor"],
+        event["refunded_minor"],
+        event["expires_at_us"],
     )
 
 
@@ -128,13 +150,52 @@ def _ledger(rows: Rows, event: Event) -> None:
                 booked,
                 event["effective_at_us"],
                 event["position"],
+                event["type"],
             )
         )
         known = rows.shares.get((account_id, share))
         if known is None or version > known[2]:
             rows.shares[account_id, share] = (account_id, share, version, posted, held, booked)
-    if event["type"] == "account.opened":
+    kind, transfer_id = event["type"], event["transfer_id"]
+    if kind == "account.opened":
         rows.accounts.setdefault(event["account_id"], _account_row(event))
+    elif kind in _FLAGGED:
+        _flags(rows, event)
+    elif kind in _TRANSFERS and transfer_id is not None and is_transfer_id(transfer_id):
+        rows.transfers.setdefault(transfer_id, _transfer_row(event))
+
+
+def _flags(rows: Rows, event: Event) -> None:
+    """Take an account's newest flags; a repeat tells what they were once, so it says nothing."""
+    account_id, position = event["account_id"], event["position"]
+    known = rows.standings.get(account_id)
+    if event["repeated"] or (known is not None and known[4] >= position):
+        return
+    debits, credits = bool(event["debits_frozen"]), bool(event["credits_frozen"])
+    status = "frozen" if debits or credits else _ACTIVE
+    if event["closed"]:
+        status = "closed"
+    booked = event["booked_at_us"]
+    rows.standings[account_id] = (account_id, status, debits, credits, position, booked)
+
+
+def _transfer_row(event: Event) -> tuple[Any, ...]:
+    return (
+        event["transfer_id"],
+        event["tenant"],
+        _TRANSFERS[event["type"]],
+        event["original_id"],
+        event["amount_minor"] if event["type"] == "transfer.reversed" else None,
+        event["reason"],
+        event["detail"],
+        event["failed_leg"],
+        event["reference"],
+        _json(event["metadata"]),
+        _json(event["entries"]),
+        event["booked_at_us"],
+        event["effective_at_us"],
+        event["position"],
+    )
 
 
 def _account_row(event: Event) -> tuple[Any, ...]:
@@ -144,7 +205,7 @@ def _account_row(event: Event) -> tuple[Any, ...]:
         event["account_kind"],
         event["currency"],
         event["account_name"],
-        _ACCOUNT_STATUS,
+        _ACTIVE,
         event["min_balance_minor"],
         event["max_balance_minor"],
         _json(event["metadata"]),
@@ -166,5 +227,5 @@ def _webhook(rows: Rows, event: Event) -> None:
     rows.webhooks[key] = (*key, status, max(known[3], event["deliveries"]), *known[4:])
 
 
-def _json(pairs: dict[str, str]) -> str:
-    return orjson.dumps(pairs).decode()
+def _json(value: dict[str, str] | list[Event]) -> str:
+    return orjson.dumps(value).decode()

@@ -10,12 +10,16 @@ from typing import Any, Final
 PAYMENTS: Final = """
 insert into payments (payment_id, tenant, idempotency_key, identity, status, version, reason,
     detail, amount_minor, currency, source_account, destination_account, method, capture,
-    description, reference, metadata, request_id, created_at_us, updated_at_us)
+    description, reference, metadata, request_id, created_at_us, updated_at_us, authorized_minor,
+    captured_minor, refunded_minor, expires_at_us)
 select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[],
     $7::text[], $8::text[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::text[],
-    $14::text[], $15::text[], $16::text[], $17::jsonb[], $18::text[], $19::bigint[], $20::bigint[])
+    $14::text[], $15::text[], $16::text[], $17::jsonb[], $18::text[], $19::bigint[], $20::bigint[],
+    $21::bigint[], $22::bigint[], $23::bigint[], $24::bigint[])
 on conflict (payment_id) do update set status = excluded.status, version = excluded.version,
-    reason = excluded.reason, detail = excluded.detail, updated_at_us = excluded.updated_at_us
+    reason = excluded.reason, detail = excluded.detail, updated_at_us = excluded.updated_at_us,
+    authorized_minor = excluded.authorized_minor, captured_minor = excluded.captured_minor,
+    refunded_minor = excluded.refunded_minor, expires_at_us = excluded.expires_at_us
 where payments.version < excluded.version"""
 
 MARKS: Final = """
@@ -36,6 +40,13 @@ select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
     $7::bigint[], $8::bigint[], $9::jsonb[], $10::bigint[])
 on conflict do nothing"""
 
+STANDINGS: Final = """
+update accounts set status = new.status, debits_frozen = new.debits, credits_frozen = new.credits,
+    changed_position = new.position, changed_at_us = new.at_us
+from unnest($1::text[], $2::text[], $3::boolean[], $4::boolean[], $5::bigint[], $6::bigint[])
+    as new (account_id, status, debits, credits, position, at_us)
+where accounts.account_id = new.account_id and accounts.changed_position < new.position"""
+
 SHARES: Final = """
 insert into account_shares (account_id, share, version, posted_minor, held_minor, updated_at_us)
 select * from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
@@ -46,9 +57,17 @@ where account_shares.version < excluded.version"""
 
 ENTRIES: Final = """
 insert into entries (account_id, share, version, amount_minor, posted_minor, held_minor, currency,
-    transfer_id, booked_at_us, effective_at_us, ledger_position)
+    transfer_id, booked_at_us, effective_at_us, ledger_position, event)
 select * from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
-    $7::text[], $8::text[], $9::bigint[], $10::bigint[], $11::bigint[])
+    $7::text[], $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[])
+on conflict do nothing"""
+
+TRANSFERS: Final = """
+insert into transfers (transfer_id, tenant, status, original_id, reversed_minor, reason, detail,
+    failed_leg, reference, metadata, entries, booked_at_us, effective_at_us, ledger_position)
+select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[],
+    $7::text[], $8::int[], $9::text[], $10::jsonb[], $11::jsonb[], $12::bigint[], $13::bigint[],
+    $14::bigint[])
 on conflict do nothing"""
 
 WEBHOOKS: Final = """

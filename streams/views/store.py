@@ -120,8 +120,10 @@ class Store:
             (statements.MARKS, rows.marks.items()),
             (statements.TIMELINE, rows.timeline),
             (statements.ACCOUNTS, rows.accounts.values()),
+            (statements.STANDINGS, rows.standings.values()),
             (statements.SHARES, rows.shares.values()),
             (statements.ENTRIES, rows.entries),
+            (statements.TRANSFERS, rows.transfers.values()),
             (statements.WEBHOOKS, rows.webhooks.values()),
         ):
             arrays: list[list[Any]] = statements.columns(of_table)

@@ -103,7 +103,8 @@ class Views:
 
 
 def plain(row: asyncpg.Record) -> tuple[Any, ...]:
-    return tuple(orjson.loads(v) if k == "metadata" else v for k, v in row.items())
+    jsons = {"metadata", "entries"}
+    return tuple(orjson.loads(v) if k in jsons else v for k, v in row.items())
 
 
 def difference(wanted: Contents, found: Contents) -> dict[str, Any]:

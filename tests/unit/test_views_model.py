@@ -18,6 +18,8 @@ from schemas import ids, wire
 from streams.views.rows import LEDGER, PAYMENTS, WEBHOOKS, Rows, fold
 
 PARTITIONS = 4
+PROGRESS = ("authorized_minor", "captured_minor", "refunded_minor", "expires_at_us")
+IN_VAIN = ("conflicted", "capture_refused")
 
 Entry = tuple[str, int, dict[str, Any]]
 Contents = dict[str, dict[Any, tuple[Any, ...]]]
@@ -27,10 +29,13 @@ def make_log(rng: random.Random, payments: int) -> list[Entry]:
     """Events as the services write them: in order per key, mixed otherwise."""
     accounts = [ids.account_id("t", f"a{i}", "customer") for i in range(6)]
     queues = [_account(account, n) for n, account in enumerate(accounts)]
+    queues += [_flags(rng, account, n) for n, account in enumerate(accounts)]
+    queues += [_moves(rng, n, accounts) for n in range(payments // 2 + 1)]
     queues += [_webhook(rng, n) for n in range(payments // 3 + 1)]
     versions: dict[tuple[str, int], list[int]] = {}
     log: list[Entry] = [entry for queue in queues[: len(accounts)] for entry in queue]
     waiting = queues[len(accounts) :] + [_payment(rng, n, accounts) for n in range(payments)]
+    waiting = [queue for queue in waiting if queue]
     while waiting:
         queue = rng.choice(waiting)
         topic, partition, event = queue.pop(0)
@@ -54,6 +59,43 @@ def _account(account: str, n: int) -> list[Entry]:
         "metadata": {"n": str(n)},
     }
     return [(LEDGER, event["ledger_partition"], event)]
+
+
+def _flags(rng: random.Random, account: str, n: int) -> list[Entry]:
+    """Changes of an account's flags; each may be told again later, as it was then."""
+    events: list[dict[str, Any]] = []
+    for step in range(rng.randrange(4)):
+        debits, credits_ = rng.random() < 0.5, rng.random() < 0.5
+        kind = "account.frozen" if debits or credits_ else "account.unfrozen"
+        event = _ledger_event(account, account, 100 * (n + 1) + 2 * step) | {
+            "type": kind,
+            "account_id": account,
+            "debits_frozen": debits,
+            "credits_frozen": credits_,
+            "closed": False,
+        }
+        events.append(event)
+        if rng.random() < 0.3:
+            again = rng.choice(events)
+            events.append(again | {"repeated": True, "position": event["position"] + 1})
+    return [(LEDGER, event["ledger_partition"], event) for event in events]
+
+
+def _moves(rng: random.Random, n: int, accounts: list[str]) -> list[Entry]:
+    """A transfer, posted, refused or only tried; one that was posted may be paid back."""
+    source, destination = rng.sample(accounts, 2)
+    made = ids.transfer_id("t", f"t{n}", source)
+    _, share, posted = _transfer(made, source, destination, 50 + n, n)
+    posted |= {"reference": f"ref {n}", "metadata": {"n": str(n)}}
+    if rng.random() < 0.3:
+        reason = {"type": "transfer.rejected", "reason": "account_frozen", "failed_leg": 0}
+        return [(LEDGER, share, posted | reason | {"entries": []})]
+    if rng.random() < 0.3:
+        return [(LEDGER, share, posted | {"dry_run": True})]
+    back = ids.transfer_id("t", f"r{n}", destination)
+    _, home, reversed_ = _transfer(back, destination, source, 50 + n, n + 1)
+    reversed_ |= {"type": "transfer.reversed", "original_id": made, "amount_minor": 50 + n}
+    return [(LEDGER, share, posted), (LEDGER, home, reversed_)]
 
 
 def _payment(rng: random.Random, n: int, accounts: list[str]) -> list[Entry]:
@@ -83,13 +125,14 @@ def _payment(rng: random.Random, n: int, accounts: list[str]) -> list[Entry]:
         "description": None,
         "reference": None,
         "metadata": {},
+        **dict.fromkeys(PROGRESS),
     }
     names = ["accepted", "settled" if settled else "rejected"]
     for _ in range(rng.choice((0, 0, 0, 1, 2))):
-        names.insert(rng.randrange(1, len(names) + 1), "conflicted")
+        names.insert(rng.randrange(1, len(names) + 1), rng.choice(IN_VAIN))
     status, entries, posted = "accepted", [], False
     for version, name in enumerate(names, 1):
-        status = name if name != "conflicted" else status
+        status = name if name not in IN_VAIN else status
         event = common | {
             "type": f"payment.{name}",
             "event_id": f"e-{n}-{version}",
@@ -103,6 +146,10 @@ def _payment(rng: random.Random, n: int, accounts: list[str]) -> list[Entry]:
             event |= {"reason": "insufficient_funds", "detail": "no"}
         if name == "conflicted":
             event |= {"reason": "idempotency_key_reused", "request_id": f"other-{n}"}
+        if name == "capture_refused":
+            event |= {"reason": "hold_not_found", "detail": "nothing is held", "operation_id": "o"}
+        if name == "settled":
+            event |= {"captured_minor": amount, "refunded_minor": 0, "expires_at_us": 7}
         if name == "settled" and not posted:
             entries.append(_transfer(payment, source, destination, amount, n))
         entries.append((PAYMENTS, partition, event))
@@ -151,6 +198,12 @@ def _ledger_event(saga: str, home: str, n: int) -> dict[str, Any]:
         "max_balance_minor": None,
         "reference": None,
         "metadata": {},
+        "original_id": None,
+        "amount_minor": None,
+        "dry_run": False,
+        "debits_frozen": None,
+        "credits_frozen": None,
+        "closed": None,
     }
 
 
@@ -209,7 +262,7 @@ def expected(log: list[Entry]) -> Contents:
 
 def _expect_payment(contents: Contents, payment: str, events: list[dict[str, Any]]) -> None:
     first = events[0]
-    state = [event for event in events if event["type"] != "payment.conflicted"][-1]
+    state = [e for e in events if e["type"].removeprefix("payment.") not in IN_VAIN][-1]
     contents["payments"][payment] = (
         payment,
         "t",
@@ -231,6 +284,7 @@ def _expect_payment(contents: Contents, payment: str, events: list[dict[str, Any
         first["request_id"],
         first["received_at_us"],
         state["occurred_at_us"],
+        *(state.get(name) for name in PROGRESS),
     )
     for event in events:
         contents["payment_timeline"][payment, event["version"]] = (
@@ -245,6 +299,31 @@ def _expect_payment(contents: Contents, payment: str, events: list[dict[str, Any
 
 
 def _expect_ledger(contents: Contents, event: dict[str, Any]) -> None:
+    if event["dry_run"]:
+        return
+    if event["type"] in {"account.frozen", "account.unfrozen"} and not event["repeated"]:
+        account = contents["accounts"][event["account_id"]]
+        flags = (event["debits_frozen"], event["credits_frozen"])
+        status = "frozen" if any(flags) else "active"
+        newest = (*flags, event["position"], event["booked_at_us"])
+        contents["accounts"][event["account_id"]] = (*account[:5], status, *account[6:10], *newest)
+    if (event["transfer_id"] or "").startswith("tr_"):
+        contents["transfers"][event["transfer_id"]] = (
+            event["transfer_id"],
+            "t",
+            "rejected" if event["type"] == "transfer.rejected" else "posted",
+            event["original_id"],
+            event["amount_minor"],
+            event["reason"],
+            event["detail"],
+            event["failed_leg"],
+            event["reference"],
+            event["metadata"],
+            event["entries"],
+            event["booked_at_us"],
+            event["effective_at_us"],
+            event["position"],
+        )
     if event["type"] == "account.opened":
         contents["accounts"][event["account_id"]] = (
             event["account_id"],
@@ -257,6 +336,7 @@ def _expect_ledger(contents: Contents, event: dict[str, Any]) -> None:
             None,
             event["metadata"],
             event["booked_at_us"],
+            *(False, False, 0, 0),
         )
     for entry in event["entries"]:
         share = (entry["account_id"], entry["share"])
@@ -275,6 +355,7 @@ def _expect_ledger(contents: Contents, event: dict[str, Any]) -> None:
             event["booked_at_us"],
             event["effective_at_us"],
             event["position"],
+            event["type"],
         )
 
 
@@ -284,6 +365,7 @@ TABLES = {
     "accounts": 1,
     "account_shares": 2,
     "entries": 3,
+    "transfers": 1,
     "webhook_events": 2,
 }
 """The tables, and how many of their first columns are the key."""
@@ -303,7 +385,7 @@ class Tables:
             if old is None:
                 tables["payments"][key] = new
             elif old[5] < new[5]:
-                tables["payments"][key] = (*old[:4], *new[4:8], *old[8:19], new[19])
+                tables["payments"][key] = (*old[:4], *new[4:8], *old[8:19], *new[19:])
         for key, version in rows.marks.items():
             old = tables["payments"].get(key)
             if old is not None and old[5] < version:
@@ -311,7 +393,16 @@ class Tables:
         for row in rows.timeline:
             tables["payment_timeline"].setdefault(row[:2], row)
         for key, row in rows.accounts.items():
-            tables["accounts"].setdefault(key, (*row[:8], orjson.loads(row[8]), *row[9:]))
+            opened = (*row[:8], orjson.loads(row[8]), *row[9:], False, False, 0, 0)
+            tables["accounts"].setdefault(key, opened)
+        for key, (_, status, debits, credits_, position, at_us) in rows.standings.items():
+            old = tables["accounts"].get(key)
+            if old is not None and old[12] < position:
+                flags = (debits, credits_, position, at_us)
+                tables["accounts"][key] = (*old[:5], status, *old[6:10], *flags)
+        for key, row in rows.transfers.items():
+            read = (orjson.loads(row[9]), orjson.loads(row[10]))
+            tables["transfers"].setdefault(key, (*row[:9], *read, *row[11:]))
         for share, row in rows.shares.items():
             if share not in tables["account_shares"] or (
                 tables["account_shares"][share][2] < row[2]
