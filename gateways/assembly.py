@@ -14,6 +14,7 @@ from typing import Protocol
 from gateways import metrics
 from gateways.auth import Keyring
 from gateways.gate import Gate
+from gateways.handlers import Handlers
 from gateways.health import Broker, Health, Replies
 from gateways.http.dispatch import Dispatch
 from gateways.http.limits import Limits
@@ -23,12 +24,14 @@ from gateways.kafka.outbox import Bounds, Link, Outbox
 from gateways.payments.batch import Batch
 from gateways.payments.create import Create
 from gateways.payments.intake import Intake
+from gateways.payments.operate import Operate
 from gateways.payments.reads import Reads
 from gateways.payments.recent import Recent
+from gateways.payments.transfers import Transfers
 from gateways.payments.versions import Versions
 from gateways.payments.views import Views
 from gateways.payments.waiters import Waiters
-from gateways.routes import Handlers, table
+from gateways.routes import table
 from gateways.settings import Settings
 from gateways.webhooks.receive import Receive
 from gateways.webhooks.sources import Source
@@ -78,10 +81,13 @@ def assemble(
     )
     dispatch = Dispatch(Gate(ports.keyring))
     health = Health(ports.link, ports.replies)
+    reads, reply_to = Reads(ports.views, recent, versions), settings.reply_partition
     handlers = Handlers(
-        create=Create(intake, settings.reply_partition),
+        create=Create(intake, reply_to),
+        operate=Operate(intake, reads, reply_to),
+        transfers=Transfers(intake, reads, reply_to, settings.partitions, dispatch.later),
         batch=Batch(intake),
-        reads=Reads(ports.views, recent, versions),
+        reads=reads,
         receive=Receive(outbox, ports.sources, settings.partitions),
         health=health,
         later=dispatch.later,

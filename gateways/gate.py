@@ -23,7 +23,7 @@ class Gate:
         if route.scope is not None:
             exchange.principal = self._keyring.identify(headers.get(b"authorization"))
             require(exchange.principal, route.scope)
-        if not route.takes_body:
+        if not route.takes_body or (route.body_optional and not exchange.body):
             return
         if b"content-length" not in headers and b"transfer-encoding" not in headers:
             raise Refused("length_required", "Send Content-Length or Transfer-Encoding: chunked.")

@@ -2,58 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
-from gateways.health import Health, Readiness
-from gateways.http.dispatch import AsyncHandler
+from gateways import routes_ledger
+from gateways.handlers import JSON, PAGE, TIME, TRACE, WRITES, Handlers
+from gateways.health import Readiness
 from gateways.http.exchange import Exchange
-from gateways.http.routing import Answer, Handler, Parameter, Route
+from gateways.http.routing import Answer, Parameter, Route
 from gateways.openapi.document import document
 from gateways.openapi.page import page
-from gateways.payments.batch import Batch, BatchResults
+from gateways.payments.batch import BatchResults
 from gateways.payments.bodies import AccountBody, BatchBody, BatchItem, PaymentBody
-from gateways.payments.create import Create
-from gateways.payments.cursors import LIMIT_DEFAULT, LIMIT_MAX, STATUSES
+from gateways.payments.cursors import STATUSES
 from gateways.payments.present import Account, Payment, PaymentList
-from gateways.payments.reads import Reads
-from gateways.webhooks.receive import Receive
 
-JSON: Final = b"application/json"
 BATCH_BYTES_MAX: Final = 2 * 1024 * 1024
 WEBHOOK_BYTES_MAX: Final = 1024 * 1024
 
-_KEY: Final = Parameter(
-    "Idempotency-Key",
-    "header",
-    "The same on every retry of one request, new for a new one",
-    required=True,
-    schema={"type": "string", "minLength": 1, "maxLength": 255},
-)
-_PREFER: Final = Parameter(
-    "Prefer", "header", "`wait=N`: answer when the outcome is known, within N seconds (at most 30)"
-)
-_TRACE: Final = Parameter("traceparent", "header", "W3C trace context, carried into the log")
-_TIME: Final = {"type": "string", "format": "date-time"}
 _FILTERS: Final = (
     Parameter("status", "query", "", schema={"type": "string", "enum": list(STATUSES)}),
     Parameter("account", "query", "Source or destination"),
     Parameter("idempotency_key", "query", "The payment that was made with this key"),
-    Parameter("from", "query", "Created at or after", schema=_TIME),
-    Parameter("to", "query", "Created before", schema=_TIME),
-    Parameter(
-        "limit",
-        "query",
-        "",
-        schema={
-            "type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT
-        },
-    ),
-    Parameter("cursor", "query", "`next_cursor` of the page before; keep the filters"),
-)  # fmt: skip
+    Parameter("from", "query", "Created at or after", schema=TIME),
+    Parameter("to", "query", "Created before", schema=TIME),
+    *PAGE,
+)
 
 
 class BatchRequest(msgspec.Struct, frozen=True):
@@ -62,21 +37,10 @@ class BatchRequest(msgspec.Struct, frozen=True):
     payments: list[BatchItem]
 
 
-@dataclass(frozen=True, slots=True)
-class Handlers:
-    """What the table's rows call."""
-
-    create: Create
-    batch: Batch
-    reads: Reads
-    receive: Receive
-    health: Health
-    later: Callable[[AsyncHandler], Handler]
-
-
 def table(handlers: Handlers) -> list[Route]:
     """Return every route, the description of all of them included."""
-    routes = [*_accounts(handlers), *_payments(handlers), *_others(handlers)]
+    own = [*_accounts(handlers), *_payments(handlers)]
+    routes = [*own, *routes_ledger.table(handlers), *_others(handlers)]
     return [*routes, *_descriptions(routes)]
 
 
@@ -97,7 +61,7 @@ def _accounts(to: Handlers) -> list[Route]:
                 Answer(200, "Opened before, with the same key", Account),
                 Answer(202, "Durable, and not yet decided", Account),
             ),
-            parameters=(_KEY, _PREFER, _TRACE),
+            parameters=WRITES,
         ),
         Route(
             "GET",
@@ -128,7 +92,7 @@ def _payments(to: Handlers) -> list[Route]:
                 Answer(201, "Decided, with Prefer: wait", Payment),
                 Answer(200, "Decided before, with the same key", Payment),
             ),
-            parameters=(_KEY, _PREFER, _TRACE),
+            parameters=WRITES,
         ),
         Route(
             "POST",
@@ -142,7 +106,7 @@ def _payments(to: Handlers) -> list[Route]:
             takes_body=True,
             request=BatchRequest,
             answers=(Answer(202, "One result a payment, in order", BatchResults),),
-            parameters=(_TRACE,),
+            parameters=(TRACE,),
         ),
         Route(
             "GET",
@@ -181,7 +145,7 @@ def _others(to: Handlers) -> list[Route]:
                 Answer(200, "Verified and durable", Any),
                 Answer(401, "Not verified; kept in quarantine", None, "application/problem+json"),
             ),
-            parameters=(_TRACE,),
+            parameters=(TRACE,),
         ),
         Route(
             "GET",

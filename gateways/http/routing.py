@@ -58,6 +58,8 @@ class Route:
     media_type: bytes | None = None
     """What the body must be; None where there is none, or where any will do."""
     takes_body: bool = False
+    body_optional: bool = False
+    """An empty body will do, whatever its media type."""
     always: bool = False
     """Answered even when too many requests are in flight."""
     request: Any = None

@@ -67,8 +67,12 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def name(self) -> str:
-        """What the request is remembered by: its operation, or the resource that it made."""
-        return self.resource_id if self.operation_id is None else f"op_{self.operation_id}"
+        """What the request is remembered by: its operation, or the resource that it made.
+
+        A reversal is an operation that makes a transfer of its own.
+        """
+        made = self.operation_id is None or self.resource_id.startswith("tr_")
+        return self.resource_id if made else f"op_{self.operation_id}"
 
 
 def decode(data: bytes) -> Reply:

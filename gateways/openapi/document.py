@@ -99,7 +99,8 @@ def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
     if route.takes_body:
         media_type = (route.media_type or b"application/octet-stream").decode()
         schema = schemas[route.request] if route.request is not None else {}
-        operation["requestBody"] = {"required": True, "content": {media_type: {"schema": schema}}}
+        content = {media_type: {"schema": schema}}
+        operation["requestBody"] = {"required": not route.body_optional, "content": content}
     return operation
 
 
@@ -121,7 +122,7 @@ def _responses(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
     if "{" in route.path:
         statuses.add(404)
     if route.takes_body:
-        statuses |= {411, 413}
+        statuses |= {413} if route.body_optional else {411, 413}
     if route.media_type is not None:
         statuses |= {400, 415, 422}
     if any(parameter.place == "query" for parameter in route.parameters):

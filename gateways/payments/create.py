@@ -14,8 +14,8 @@ from gateways.payments.intake import Intake, Resource
 from gateways.payments.prefer import wait_of
 from gateways.payments.requests import Caller
 
-ACCOUNT_WAIT_S: Final = 10
-"""How long opening an account waits by default."""
+WAIT_S: Final = 10
+"""How long what waits by default does: accounts and transfers."""
 
 PAYMENT: Final = Resource("/v1/payments", present.payment)
 ACCOUNT: Final = Resource("/v1/accounts", present.account, rejection="account_rejected")
@@ -46,7 +46,7 @@ class Create:
         key = idempotency_key(exchange)
         body = rules.decode(_ACCOUNT_BODY, exchange.body)
         rules.check_account(body)
-        wait = wait_of(exchange.headers.get(b"prefer"), ACCOUNT_WAIT_S)
+        wait = wait_of(exchange.headers.get(b"prefer"), WAIT_S)
         reply_to = self._reply_partition if wait.seconds else None
         record = requests.account(body, key, caller_of(exchange), reply_to)
         self._intake.submit(exchange, ACCOUNT, record, wait)

@@ -29,7 +29,7 @@ from schemas import ids, logs, wire
 
 Present = Callable[[Record, Reply | None], Any]
 
-NOT_FOUND: Final = frozenset({"payment_not_found", "original_not_found", "hold_not_found"})
+NOT_FOUND: Final = frozenset({"payment_not_found"})
 REPLAYED: Final = b"Idempotent-Replayed: true\r\n"
 
 _encode = msgspec.json.Encoder().encode
@@ -44,13 +44,25 @@ class Resource:
     """What is created or acted upon: where it is found, how it is shown.
 
     `rejection`: the problem that a rejection is answered with; None where it is shown as a status.
-    `created`: the status of a first execution whose outcome is told.
+    `created`: the status of a first execution whose outcome is told. `reread` may take an answer
+    over, where a repeat's outcome tells too little.
     """
 
     path: str
     present: Present
     rejection: str | None = None
     created: int = 201
+    reread: Callable[[Exchange, Answered], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a request is about to be answered with."""
+
+    status: int
+    lines: bytes
+    record: Record
+    outcome: Reply
 
 
 class Intake:
@@ -125,6 +137,7 @@ class Intake:
     def on_reply(self, reply: Reply) -> None:
         """Learn from a reply, then hand it to whoever waits."""
         self._versions.learn(reply.shares)
+        self._versions.learn_change(reply)
         self.recent.decided(reply)
         self.waiters.resolve(reply)
 
@@ -227,8 +240,12 @@ def _answer(
     if resource.rejection is not None and outcome is not None and _refused(outcome):
         exchange.refuse(_refusal(resource.rejection, outcome))
         return
-    location = f"Location: {resource.path}/{record['resource_id']}\r\n"
-    exchange.answer(status, _encode(resource.present(record, outcome)), location.encode() + lines)
+    lines += f"Location: {resource.path}/{record['resource_id']}\r\n".encode()
+    if resource.reread is not None and outcome is not None:
+        taken = resource.reread(exchange, Answered(status, lines, record, outcome))
+        if taken:
+            return
+    exchange.answer(status, _encode(resource.present(record, outcome)), lines)
 
 
 def name_of(record: Record) -> str:

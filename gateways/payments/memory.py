@@ -5,7 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from gateways.payments.cursors import PaymentQuery
-from gateways.payments.present import Payment
+from gateways.payments.entry_queries import BalanceQuery, EntryQuery
+from gateways.payments.ledger_reads import Page
+from gateways.payments.present import Balances, Payment
+from gateways.payments.present_entries import EntryRow, balances
+from gateways.payments.present_transfers import Transfer
 from gateways.payments.views import ShownAccount, ShownPayment
 from gateways.problems import Down
 
@@ -17,6 +21,8 @@ class MemoryViews:
         self.away = False
         self._payments: dict[str, tuple[str, ShownPayment]] = {}
         self._accounts: dict[str, tuple[str, ShownAccount]] = {}
+        self._transfers: dict[str, tuple[str, Transfer]] = {}
+        self._entries: dict[str, list[EntryRow]] = {}
 
     def show_payment(self, tenant: str, shown: ShownPayment) -> None:
         """Put a payment in, or replace it."""
@@ -25,6 +31,14 @@ class MemoryViews:
     def show_account(self, tenant: str, shown: ShownAccount) -> None:
         """Put an account in, or replace it."""
         self._accounts[shown.account.id] = (tenant, shown)
+
+    def show_transfer(self, tenant: str, shown: Transfer) -> None:
+        """Put a transfer in, or replace it."""
+        self._transfers[shown.id] = (tenant, shown)
+
+    def show_entries(self, account_id: str, rows: list[EntryRow]) -> None:
+        """Add to an account's entries."""
+        self._entries.setdefault(account_id, []).extend(rows)
 
     async def payment(self, tenant: str, payment_id: str) -> ShownPayment | None:
         """Return the tenant's payment with its timeline."""
@@ -50,6 +64,34 @@ class MemoryViews:
         self._answer()
         owner, shown = self._accounts.get(account_id, (None, None))
         return shown if owner == tenant else None
+
+    async def transfer(self, tenant: str, transfer_id: str) -> Transfer | None:
+        """Return the tenant's transfer with its entries."""
+        self._answer()
+        owner, shown = self._transfers.get(transfer_id, (None, None))
+        return shown if owner == tenant else None
+
+    async def entries(self, query: EntryQuery) -> Page:
+        """Return one page of an account's statement; the caller knows whose account it is."""
+        self._answer()
+        rows = sorted(self._entries.get(query.account_id, ()), key=lambda row: row.place)
+        rows = [row for row in rows if row.place < query.end]
+        shares = {row.place.share: row.after for row in rows}
+        first = query.from_us
+        wanted = [row for row in rows if first is None or row.place.booked_at_us >= first]
+        page = wanted[::-1][: query.limit]
+        return Page(page, shares if page else {})
+
+    async def balance(self, query: BalanceQuery) -> Balances:
+        """Return an account's balances at a time; the caller knows whose account it is."""
+        self._answer()
+        rows = sorted(self._entries.get(query.account_id, ()), key=lambda row: row.place)
+        booked = [row for row in rows if row.place.booked_at_us <= query.at_us]
+        shown = balances({row.place.share: row.after for row in booked}.values())
+        if query.basis == "booked":
+            return shown
+        posted = sum(row.amount_minor for row in rows if row.effective_at_us <= query.at_us)
+        return Balances(posted, shown.held, posted - shown.held)
 
     def _answer(self) -> None:
         if self.away:

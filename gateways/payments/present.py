@@ -6,17 +6,15 @@ give the same shape. Times are RFC 3339 in UTC with microseconds.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from gateways.kafka.reply import Reply
+from gateways.payments.times import timestamp
 
 ACCEPTED: Final = "accepted"
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class PartyOut(msgspec.Struct, frozen=True):
@@ -41,7 +39,11 @@ class TimelineStep(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Payment(msgspec.Struct, frozen=True):
-    """A payment. `timeline` is left out of lists."""
+    """A payment. `timeline` is left out of lists.
+
+    Of a manual capture, `authorized_amount` was held until `expires_at`; `captured_amount` of it
+    was settled so far. `refunded_amount` was paid back so far.
+    """
 
     id: str
     status: str
@@ -58,6 +60,10 @@ class Payment(msgspec.Struct, frozen=True):
     idempotency_key: str
     created_at: str
     updated_at: str
+    authorized_amount: int = 0
+    captured_amount: int = 0
+    refunded_amount: int = 0
+    expires_at: str | None = None
     timeline: list[TimelineStep] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -76,8 +82,15 @@ class LimitsOut(msgspec.Struct, frozen=True):
     max_balance: int | None
 
 
+class Frozen(msgspec.Struct, frozen=True):
+    """Which side of an account is frozen: what may not leave, what may not come in."""
+
+    debits: bool = False
+    credits: bool = False
+
+
 class Account(msgspec.Struct, frozen=True):
-    """An account. `version` counts the changes of its balance."""
+    """An account: `active`, `frozen` on a side, or `closed`. `version` counts its entries."""
 
     id: str
     currency: str
@@ -89,36 +102,22 @@ class Account(msgspec.Struct, frozen=True):
     version: int
     metadata: dict[str, str]
     created_at: str
+    frozen: Frozen = Frozen()
 
 
 class PaymentList(msgspec.Struct, frozen=True):
     """Newest first; `next_cursor` is null on the last page."""
 
-    payments: list[Payment]
+    data: list[Payment]
     next_cursor: str | None
-
-
-def timestamp(at_us: int) -> str:
-    """Show microseconds since the epoch as RFC 3339."""
-    second, us = divmod(at_us, 1_000_000)
-    return f"{_second(second)}.{us:06d}Z"
 
 
 def payment(record: dict[str, Any], outcome: Reply | None) -> Payment:
     """Show the payment that a request asked for, with the outcome if there is one."""
     received = timestamp(record["received_at_us"])
-    status, reason, updated = ACCEPTED, None, received
-    timeline = [TimelineStep(received, ACCEPTED)]
-    if outcome is not None:
-        status, updated = outcome.status, timestamp(outcome.occurred_at_us)
-        reason = reason_of(outcome.reason, outcome.detail)
-        timeline = [
-            TimelineStep(timestamp(step.at_us), step.event, reason_of(step.reason))
-            for step in outcome.timeline
-        ]
-    return Payment(
+    shown = Payment(
         id=record["resource_id"],
-        status=status,
+        status=ACCEPTED,
         amount=record["amount_minor"],
         currency=record["currency"],
         source=PartyOut(record["source_account"]),
@@ -128,11 +127,33 @@ def payment(record: dict[str, Any], outcome: Reply | None) -> Payment:
         description=record["description"],
         reference=record["reference"],
         metadata=record["metadata"],
-        reason=reason,
+        reason=None,
         idempotency_key=record["idempotency_key"],
         created_at=received,
-        updated_at=updated,
-        timeline=timeline,
+        updated_at=received,
+        timeline=[TimelineStep(received, ACCEPTED)],
+    )
+    if outcome is None:
+        return shown
+    return replace(progressed(shown, outcome), reason=reason_of(outcome.reason, outcome.detail))
+
+
+def progressed(shown: Payment, outcome: Reply) -> Payment:
+    """Show a payment as an outcome tells of it; why it came so stays as it was."""
+    held = any(step.event == "authorized" for step in outcome.timeline)
+    expires_at_us = outcome.expires_at_us
+    return replace(
+        shown,
+        status=outcome.status,
+        updated_at=timestamp(outcome.occurred_at_us),
+        authorized_amount=shown.amount if held else 0,
+        captured_amount=outcome.captured_minor or 0,
+        refunded_amount=outcome.refunded_minor or 0,
+        expires_at=timestamp(expires_at_us) if expires_at_us is not None else None,
+        timeline=[
+            TimelineStep(timestamp(step.at_us), step.event, reason_of(step.reason))
+            for step in outcome.timeline
+        ],
     )
 
 
@@ -152,11 +173,21 @@ def account(record: dict[str, Any], outcome: Reply | None) -> Account:
     )
 
 
+def changed(shown: Account, kind: str, outcome: Reply) -> Account:
+    """Show an account after a freeze, an unfreeze or a close that was applied."""
+    if kind == "account.close":
+        return replace(shown, status="closed")
+    if outcome.debits_frozen is None or outcome.credits_frozen is None:
+        return shown  # a repeat: what the account is now, the view says
+    frozen = Frozen(outcome.debits_frozen, outcome.credits_frozen)
+    return replace(shown, status=status_of(frozen), frozen=frozen)
+
+
+def status_of(frozen: Frozen) -> str:
+    """Return the status of an account that is not closed."""
+    return "frozen" if frozen.debits or frozen.credits else "active"
+
+
 def reason_of(code: str | None, detail: str | None = None) -> Reason | None:
     """Return the reason, if there is one."""
     return Reason(code, detail) if code is not None else None
-
-
-@lru_cache(maxsize=4_096)
-def _second(second: int) -> str:
-    return (_EPOCH + timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%S")

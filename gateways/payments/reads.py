@@ -13,13 +13,16 @@ from typing import Final
 import msgspec
 
 from gateways.http.exchange import Exchange
-from gateways.payments import cursors, present
+from gateways.payments import cursors, entry_queries, present
 from gateways.payments.present import Account, Payment, PaymentList
+from gateways.payments.present_entries import BalanceAt, EntryList, statement
+from gateways.payments.present_transfers import Transfer, transfer
 from gateways.payments.recent import Recent, Seen
+from gateways.payments.times import timestamp
 from gateways.payments.versions import Versions
-from gateways.payments.views import ShownAccount, ShownPayment, Views
-from gateways.problems import Refused
-from schemas.ids import is_account_id, is_payment_id
+from gateways.payments.views import ShownAccount, Views
+from gateways.problems import Down, Refused
+from schemas.ids import is_account_id, is_payment_id, is_transfer_id
 
 FRESH_WITHIN_S: Final = 2.0
 POLL_FIRST_S: Final = 0.01
@@ -38,11 +41,8 @@ class Reads:
 
     async def payment(self, exchange: Exchange) -> None:
         """GET /v1/payments/{id}."""
-        payment_id = exchange.params[0]
-        if not is_payment_id(payment_id):
-            raise _unknown("payment", payment_id)
-        shown = await self._views.payment(exchange.tenant, payment_id)
-        exchange.answer(200, _encode(self._newest(exchange.tenant, payment_id, shown)))
+        shown, _ = await self.find_payment(exchange.tenant, exchange.params[0])
+        exchange.answer(200, _encode(shown))
 
     async def payments(self, exchange: Exchange) -> None:
         """GET /v1/payments."""
@@ -53,23 +53,82 @@ class Reads:
 
     async def account(self, exchange: Exchange) -> None:
         """GET /v1/accounts/{id}."""
-        account_id = exchange.params[0]
-        if not is_account_id(account_id):
-            raise _unknown("account", account_id)
-        shown = await self._fresh_account(exchange.tenant, account_id)
-        if shown is not None:
-            exchange.answer(200, _encode(shown.account))
-            return
-        exchange.answer(200, _encode(self._known_account(exchange.tenant, account_id)))
+        shown = await self.find_account(exchange.tenant, exchange.params[0])
+        exchange.answer(200, _encode(shown.account))
 
-    def _newest(self, tenant: str, payment_id: str, shown: ShownPayment | None) -> Payment:
+    async def transfer(self, exchange: Exchange) -> None:
+        """GET /v1/transfers/{id}."""
+        exchange.answer(200, _encode(await self.find_transfer(exchange.tenant, exchange.params[0])))
+
+    async def entries(self, exchange: Exchange) -> None:
+        """GET /v1/accounts/{id}/entries."""
+        query = entry_queries.parse_statement(exchange.params[0], exchange.query)
+        await self.find_account(exchange.tenant, query.account_id)
+        page = await self._views.entries(query)
+        last = page.rows[-1].place if len(page.rows) == query.limit else None
+        cursor = entry_queries.encode(last, query) if last is not None else None
+        exchange.answer(200, _encode(EntryList(statement(page.rows, page.shares), cursor)))
+
+    async def balance(self, exchange: Exchange) -> None:
+        """GET /v1/accounts/{id}/balance."""
+        asked = exchange.params[0], exchange.query, exchange.received_at_us
+        query = entry_queries.parse_balance(*asked)
+        shown = (await self.find_account(exchange.tenant, query.account_id)).account
+        balances = await self._views.balance(query)
+        at = timestamp(query.at_us)
+        answer = BalanceAt(shown.id, shown.currency, at, query.basis, balances)
+        exchange.answer(200, _encode(answer))
+
+    async def find_payment(self, tenant: str, payment_id: str) -> tuple[Payment, int]:
+        """Return the tenant's payment as it is known here or shown by the view, and its version.
+
+        Refused (404) when it is neither; without the view, what is known here will do.
+        """
+        if not is_payment_id(payment_id):
+            raise _unknown("payment", payment_id)
         seen = self._known(tenant, payment_id)
+        try:
+            shown = await self._views.payment(tenant, payment_id)
+        except Down:
+            if seen is None:
+                raise
+            shown = None
         told = seen.outcome.version if seen is not None and seen.outcome is not None else 0
         if shown is not None and shown.version >= told:
-            return shown.payment
+            return shown.payment, shown.version
         if seen is None:
             raise _unknown("payment", payment_id)
-        return present.payment(seen.record(), seen.outcome)
+        return present.payment(seen.record(), seen.outcome), told
+
+    async def find_account(self, tenant: str, account_id: str) -> ShownAccount:
+        """Return the tenant's account, as fresh as what was told here; Refused (404)."""
+        if not is_account_id(account_id):
+            raise _unknown("account", account_id)
+        shown = await self._fresh_account(tenant, account_id)
+        return shown or ShownAccount(self._known_account(tenant, account_id), {})
+
+    async def find_transfer(self, tenant: str, transfer_id: str) -> Transfer:
+        """Return the tenant's transfer as the view shows it, else as it is known here, or 404."""
+        if not is_transfer_id(transfer_id):
+            raise _unknown("transfer", transfer_id)
+        shown = await self._views.transfer(tenant, transfer_id)
+        if shown is not None:
+            return shown
+        seen = self._known(tenant, transfer_id)
+        if seen is None:
+            raise _unknown("transfer", transfer_id)
+        return transfer(seen.record(), seen.outcome)
+
+    async def posted_transfer(self, tenant: str, transfer_id: str) -> Transfer | None:
+        """Return a transfer that was posted, once the view shows it, within a bound."""
+        loop = asyncio.get_running_loop()
+        deadline, pause_s = loop.time() + FRESH_WITHIN_S, POLL_FIRST_S
+        while True:
+            shown = await self._views.transfer(tenant, transfer_id)
+            if shown is not None or loop.time() + pause_s > deadline:
+                return shown
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, POLL_MAX_S)
 
     async def _fresh_account(self, tenant: str, account_id: str) -> ShownAccount | None:
         """Read until the view shows what was told here, within a bound."""
@@ -79,12 +138,15 @@ class Reads:
             shown = await self._views.account(tenant, account_id)
             if shown is None and self._known(tenant, account_id) is None:
                 return None
-            if shown is not None and self._versions.reached(account_id, shown.shares):
+            if shown is not None and self._fresh(shown):
                 return shown
             if loop.time() + pause_s > deadline:
                 return shown
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, POLL_MAX_S)
+
+    def _fresh(self, shown: ShownAccount) -> bool:
+        return self._versions.reached(shown.account.id, shown.shares, shown.changed_at_us)
 
     def _known_account(self, tenant: str, account_id: str) -> Account:
         seen = self._known(tenant, account_id)

@@ -71,8 +71,15 @@ class Recent:
             del self._seen[_stem(reply.name)]
         elif seen is not None and seen.resource_id == reply.name and _newer(reply, seen.outcome):
             seen.outcome = reply
-        if reply.operation_id is not None and reply.timeline:
-            self.decided(replace(reply, operation_id=None, reason=None, detail=None))
+        if reply.name != reply.resource_id and reply.timeline:
+            self._told_of_target(reply)
+
+    def _told_of_target(self, reply: Reply) -> None:
+        seen = self._seen.get(_stem(reply.resource_id))
+        known = seen.outcome if seen is not None else None
+        same = known is not None and known.status == reply.status
+        reason, detail = (known.reason, known.detail) if known and same else (None, None)
+        self.decided(replace(reply, operation_id=None, reason=reason, detail=detail))
 
 
 def is_conflict(reply: Reply) -> bool:

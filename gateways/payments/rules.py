@@ -8,8 +8,10 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from gateways.payments import times
 from gateways.payments.bodies import AccountBody, AccountLimits, PaymentBody, TransferBody
-from gateways.problems import FieldError, Refused
+from gateways.problems import FieldError, Refused, invalid
+from schemas import ids
 from schemas.ids import is_account_id
 from schemas.money import EXPONENTS
 
@@ -107,6 +109,43 @@ def check_transfer(body: TransferBody) -> None:
     if body.metadata:
         errors += _pairs("/metadata", body.metadata)
     _raise(errors)
+
+
+def effective_us(body: TransferBody) -> int | None:
+    """Return when the transfer counts, in microseconds since the epoch; Refused if it is no time.
+
+    None: when it is booked.
+    """
+    if body.effective_at is None:
+        return None
+    at_us = times.parse(body.effective_at)
+    if at_us is None:
+        detail = "must be an RFC 3339 time, such as 2026-01-31T12:00:00Z"
+        raise invalid("/effective_at", "format_invalid", detail)
+    if at_us < 0:
+        raise invalid("/effective_at", "out_of_range", "must not lie before 1970")
+    return at_us
+
+
+def check_one_home(debited: list[tuple[str, str]], partitions: int) -> None:
+    """Raise Refused unless one partition guards all debits; each is (pointer, account).
+
+    The funds of a guarded account are checked where it is at home, and a transfer is decided whole
+    at one place.
+    """
+    guarded = [(at, account) for at, account in debited if ids.is_guarded(account)]
+    homes = [ids.partition_of(ids.slot_of(account), partitions) for _, account in guarded]
+    away = [at for (at, _), home in zip(guarded, homes, strict=True) if home != homes[0]]
+    if not away:
+        return
+    detail = (
+        "All customer accounts that one transfer debits must have their home on the same "
+        "partition, which decides about their funds together. Split it into transfers that each "
+        "debit one of them, by way of an external account."
+    )
+    code = "debits_need_one_home"
+    here = "is at home on another partition than the first debited account"
+    raise Refused(code, detail, *(FieldError(at, code, here) for at in away))
 
 
 def holds_card_number(text: str) -> bool:

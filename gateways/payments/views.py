@@ -16,17 +16,22 @@ import asyncpg
 import msgspec
 
 from gateways import metrics
+from gateways.payments import ledger_reads
 from gateways.payments.cursors import PaymentQuery, Place
+from gateways.payments.entry_queries import BalanceQuery, EntryQuery
+from gateways.payments.ledger_reads import Page
 from gateways.payments.present import (
     Account,
     Balances,
+    Frozen,
     LimitsOut,
     PartyOut,
     Payment,
     TimelineStep,
     reason_of,
-    timestamp,
 )
+from gateways.payments.present_transfers import Transfer
+from gateways.payments.times import timestamp
 from gateways.problems import Down
 
 STATEMENT_MS: Final = 2_000
@@ -58,10 +63,14 @@ class ShownPayment:
 
 @dataclass(frozen=True, slots=True)
 class ShownAccount:
-    """An account as the view has it, with the version of each share of its balance."""
+    """An account as the view has it, with the version of each share of its balance.
+
+    `changed_at_us`: when its flags were changed last, 0 if never.
+    """
 
     account: Account
     shares: dict[int, int]
+    changed_at_us: int = 0
 
 
 class Views(Protocol):
@@ -79,11 +88,23 @@ class Views(Protocol):
         """Return the tenant's account with its balances."""
         ...
 
+    async def transfer(self, tenant: str, transfer_id: str) -> Transfer | None:
+        """Return the tenant's transfer with its entries."""
+        ...
+
+    async def entries(self, query: EntryQuery) -> Page:
+        """Return one page of an account's statement; the caller knows whose account it is."""
+        ...
+
+    async def balance(self, query: BalanceQuery) -> Balances:
+        """Return an account's balances at a time; the caller knows whose account it is."""
+        ...
+
 
 _PAYMENT_COLUMNS: Final = """
 payment_id, idempotency_key, status, version, reason, detail, amount_minor, currency,
 source_account, destination_account, method, capture, description, reference, metadata::text,
-created_at_us, updated_at_us"""
+created_at_us, updated_at_us, authorized_minor, captured_minor, refunded_minor, expires_at_us"""
 
 _PAYMENT: Final = f"""
 select {_PAYMENT_COLUMNS}, (
@@ -94,7 +115,8 @@ from payments p where payment_id = $1 and tenant = $2"""  # noqa: S608 (constant
 
 _ACCOUNT: Final = """
 select a.account_id, a.kind, a.currency, a.name, a.status, a.min_balance_minor, a.max_balance_minor,
-    a.metadata::text, a.created_at_us, s.shares, s.versions, s.posted, s.held
+    a.metadata::text, a.created_at_us, a.debits_frozen, a.credits_frozen, a.changed_at_us,
+    s.shares, s.versions, s.posted, s.held
 from accounts a cross join lateral (
     select coalesce(array_agg(share), '{}') as shares,
         coalesce(array_agg(version), '{}') as versions,
@@ -129,6 +151,21 @@ class PostgresViews:
         """Return the tenant's account with its balances."""
         rows = await self._fetch(_ACCOUNT, account_id, tenant)
         return _account(rows[0]) if rows else None
+
+    async def transfer(self, tenant: str, transfer_id: str) -> Transfer | None:
+        """Return the tenant's transfer with its entries."""
+        rows = await self._fetch(ledger_reads.TRANSFER, transfer_id, tenant)
+        return ledger_reads.transfer_of(rows[0]) if rows else None
+
+    async def entries(self, query: EntryQuery) -> Page:
+        """Return one page of an account's statement; the caller knows whose account it is."""
+        statement, arguments = ledger_reads.statement(query)
+        return ledger_reads.page_of(await self._fetch(statement, *arguments))
+
+    async def balance(self, query: BalanceQuery) -> Balances:
+        """Return an account's balances at a time; the caller knows whose account it is."""
+        statement, arguments = ledger_reads.balance(query)
+        return ledger_reads.balances_of((await self._fetch(statement, *arguments))[0])
 
     async def close(self, within_s: float) -> None:
         """End every connection."""
@@ -223,6 +260,10 @@ def _payment(row: asyncpg.Record, timeline: str | None) -> ShownPayment:
         idempotency_key=row["idempotency_key"],
         created_at=timestamp(row["created_at_us"]),
         updated_at=timestamp(row["updated_at_us"]),
+        authorized_amount=row["authorized_minor"] or 0,
+        captured_amount=row["captured_minor"] or 0,
+        refunded_amount=row["refunded_minor"] or 0,
+        expires_at=timestamp(row["expires_at_us"]) if row["expires_at_us"] is not None else None,
         timeline=steps,
     )
     return ShownPayment(shown, row["version"], Place(row["created_at_us"], row["payment_id"]))
@@ -242,8 +283,9 @@ def _account(row: asyncpg.Record) -> ShownAccount:
         version=sum(versions.values()),
         metadata=_metadata(row["metadata"]),
         created_at=timestamp(row["created_at_us"]),
+        frozen=Frozen(row["debits_frozen"], row["credits_frozen"]),
     )
-    return ShownAccount(shown, versions)
+    return ShownAccount(shown, versions, row["changed_at_us"])
 
 
 def _metadata(text: str | None) -> dict[str, str]:

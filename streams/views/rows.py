@@ -171,12 +171,11 @@ def _flags(rows: Rows, event: Event) -> None:
     known = rows.standings.get(account_id)
     if event["repeated"] or (known is not None and known[4] >= position):
         return
-    debits, credits = bool(event["debits_frozen"]), bool(event["credits_frozen"])
-    status = "frozen" if debits or credits else _ACTIVE
+    flags = (bool(event["debits_frozen"]), bool(event["credits_frozen"]))
+    status = "frozen" if any(flags) else _ACTIVE
     if event["closed"]:
         status = "closed"
-    booked = event["booked_at_us"]
-    rows.standings[account_id] = (account_id, status, debits, credits, position, booked)
+    rows.standings[account_id] = (account_id, status, *flags, position, event["booked_at_us"])
 
 
 def _transfer_row(event: Event) -> tuple[Any, ...]:

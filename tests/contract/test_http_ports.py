@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from dataclasses import replace
 
 import asyncpg
@@ -14,14 +15,19 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from gateways.kafka.link import KafkaLink
 from gateways.kafka.memory import MemoryLink
 from gateways.kafka.outbox import Event, Outbox
-from gateways.payments import cursors, present
+from gateways.kafka.reply import EntryTold
+from gateways.payments import cursors, present, present_transfers, times
 from gateways.payments.cursors import PaymentQuery, Place
+from gateways.payments.entry_queries import BalanceQuery, EntryQuery
 from gateways.payments.memory import MemoryViews
+from gateways.payments.present_entries import statement
 from gateways.payments.views import PostgresViews, ShownAccount, ShownPayment
 from gateways.problems import Down
 from schemas import ids
 from schemas.topics import MESSAGE_BYTES_MAX
 from streams.views.migrate import migrate
+from tests.contract.test_http_statements import expected as whole
+from tests.contract.test_http_statements import history
 from tests.unit.gateway_rig import ALICE, BANK, BOB, TENANT, until
 
 # The link to the broker.
@@ -141,6 +147,12 @@ class MemoryStore:
     async def payment(self, tenant, shown):
         self.views.show_payment(tenant, shown)
 
+    async def transfer(self, tenant, shown):
+        self.views.show_transfer(tenant, shown)
+
+    async def entries(self, account, rows):
+        self.views.show_entries(account, rows)
+
     async def account(self, tenant, shown, shares):
         self.views.show_account(tenant, replace(shown, shares={s: v for s, v, _, _ in shares}))
 
@@ -167,11 +179,12 @@ class PostgresStore:
         at_us = shown.place.created_at_us
         await self.run(
             "insert into payments values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,"
-            " $14, $15, $16, $17, $18, $19, $20)",
+            " $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)",
             (p.id, tenant, p.idempotency_key, ids.identity_of(p.id), p.status, shown.version,
              reason and reason.code, reason and reason.detail, p.amount, p.currency,
              p.source.account, p.destination.account, p.method, p.capture, p.description,
-             p.reference, json.dumps(p.metadata), "req_1", at_us, at_us),
+             p.reference, json.dumps(p.metadata), "req_1", at_us, at_us, p.authorized_amount,
+             p.captured_amount, p.refunded_amount, p.expires_at and times.parse(p.expires_at)),
         )  # fmt: skip
         await self.run(
             "insert into payment_timeline values ($1, $2, $3, $4, $5, $6, $7)",
@@ -185,14 +198,47 @@ class PostgresStore:
     async def account(self, tenant, shown, shares):
         a = shown.account
         await self.run(
-            "insert into accounts values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            "insert into accounts values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1,"
+            " $13)",
             (a.id, tenant, a.kind, a.currency, a.name, a.status, a.limits.min_balance,
-             a.limits.max_balance, json.dumps(a.metadata), AT_US),
+             a.limits.max_balance, json.dumps(a.metadata), AT_US, a.frozen.debits,
+             a.frozen.credits, shown.changed_at_us),
         )  # fmt: skip
         await self.run(
             "insert into account_shares values ($1, $2, $3, $4, $5, 0)",
             *((a.id, *share) for share in shares),
         )
+
+    async def transfer(self, tenant, shown):
+        t, reason = shown, shown.reason
+        sides = [
+            {"account_id": e.account, "share": e.share, "version": e.version,
+             "currency": e.currency,
+             "amount_minor": e.amount, "posted_minor": e.posted, "held_minor": e.held}
+            for e in t.entries
+        ]  # fmt: skip
+        back = sum(e.amount for e in t.entries if e.amount > 0) if t.reverses else None
+        await self.run(
+            "insert into transfers values ($1, $2, $3, $4, $5, $6, $7, null, $8, $9, $10, $11, $12,"
+            " 1)",
+            (t.id, tenant, t.status, t.reverses, back, reason and reason.code,
+             reason and reason.detail, t.reference, json.dumps(t.metadata), json.dumps(sides),
+             times.parse(t.booked_at), times.parse(t.effective_at)),
+        )  # fmt: skip
+
+    async def entries(self, account, rows):
+        newest = {r.place.share: r for r in sorted(rows, key=lambda r: r.place)}
+        await self.run(
+            "insert into account_shares values ($1, $2, $3, $4, $5, 0)",
+            *((account, share, r.place.version, r.after.posted_minor, r.after.held_minor)
+              for share, r in newest.items()),
+        )  # fmt: skip
+        await self.run(
+            "insert into entries values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1, $11)",
+            *((account, r.place.share, r.place.version, r.amount_minor, r.after.posted_minor,
+               r.after.held_minor, r.currency, r.transfer_id, r.place.booked_at_us,
+               r.effective_at_us, r.event) for r in rows),
+        )  # fmt: skip
 
     async def stop(self):
         await self.views.close(1.0)
@@ -233,7 +279,7 @@ def shown(key, at_us=AT_US, source=ALICE, destination=BOB, **changes):
 
 
 async def test_a_payment_comes_back_with_its_timeline(store):
-    stamp, reason = present.timestamp(AT_US), present.Reason("insufficient_funds", "3 short")
+    stamp, reason = times.timestamp(AT_US), present.Reason("insufficient_funds", "3 short")
     timeline = [
         present.TimelineStep(stamp, "accepted"),
         present.TimelineStep(stamp, "rejected", reason),
@@ -274,6 +320,71 @@ async def test_an_account_without_entries_has_nothing(store):
     view = present.account(record, None)
     await store.account(TENANT, ShownAccount(view, {}), [])
     assert await store.views.account(TENANT, BANK) == ShownAccount(view, {})
+
+
+async def test_an_account_shows_which_side_is_frozen(store):
+    record = {"resource_id": BANK, "currency": "EUR", "account_kind": "external",
+              "received_at_us": AT_US, "metadata": {}}  # fmt: skip
+    view = msgspec.structs.replace(
+        present.account(record, None), status="frozen", frozen=present.Frozen(credits=True)
+    )
+    await store.account(TENANT, ShownAccount(view, {}, AT_US), [])
+    got = await store.views.account(TENANT, BANK)
+    assert (got.account.frozen, got.changed_at_us) == (present.Frozen(credits=True), AT_US)
+
+
+async def test_a_payment_comes_back_with_what_was_held_settled_and_refunded(store):
+    kept = shown("k", authorized_amount=5, captured_amount=4, refunded_amount=3,
+                 expires_at=times.timestamp(AT_US))  # fmt: skip
+    await store.payment(TENANT, kept)
+    assert await store.views.payment(TENANT, kept.payment.id) == kept
+
+
+async def test_a_transfer_comes_back_with_its_entries_and_what_was_paid_back(store):
+    sides = [EntryTold(ALICE, 1, 4, -5, "EUR", 95, 2), EntryTold(BOB, 1, 2, 5, "EUR", 5, 0)]
+    transfer_id, back_id = (ids.transfer_id(TENANT, key, ALICE) for key in ("t", "r"))
+    record = {"resource_id": transfer_id, "reference": "r", "metadata": {"a": "ü"}}
+    kept = msgspec.structs.replace(
+        present_transfers.transfer(record, None),
+        status="posted",
+        legs=present_transfers.legs_of(sides),
+        entries=[present_transfers.entry(side) for side in sides],
+        booked_at=times.timestamp(AT_US),
+        effective_at=times.timestamp(AT_US - 5),
+    )
+    await store.transfer(TENANT, kept)
+    assert await store.views.transfer(TENANT, transfer_id) == kept
+    assert await store.views.transfer("other", transfer_id) is None
+    back = msgspec.structs.replace(kept, id=back_id, reverses=transfer_id)
+    await store.transfer(TENANT, back)
+    assert await store.views.transfer(TENANT, back_id) == back
+    if isinstance(store, PostgresStore):
+        assert (await store.views.transfer(TENANT, transfer_id)).reversed_amount == 5
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_statements_and_balances_are_those_of_the_whole_history(store, seed):
+    rows = history(random.Random(seed), 60)
+    await store.entries(ALICE, rows)
+    await store.entries(BOB, history(random.Random(seed + 100), 20))
+    query, said = EntryQuery(ALICE, limit=7), []
+    while (page := await store.views.entries(query)).rows:
+        said += [
+            (e.transfer, e.balances.posted, e.balances.held)
+            for e in statement(page.rows, page.shares)
+        ]
+        query = replace(query, after=page.rows[-1].place)
+    assert said == whole(rows)
+    part = await store.views.entries(EntryQuery(ALICE, AT_US + 3, AT_US + 6, 100))
+    wanted = [r.place for r in rows if AT_US + 3 <= r.place.booked_at_us < AT_US + 6]
+    assert [r.place for r in part.rows] == sorted(wanted, reverse=True)
+    for at_us in range(AT_US - 4, AT_US + 30, 3):
+        booked = await store.views.balance(BalanceQuery(ALICE, at_us))
+        past = [r for r in rows if r.place.booked_at_us <= at_us]
+        assert (booked.posted, booked.held) == (whole(past)[0][1:] if past else (0, 0))
+        effective = await store.views.balance(BalanceQuery(ALICE, at_us, "effective"))
+        counted = sum(r.amount_minor for r in rows if r.effective_at_us <= at_us)
+        assert (effective.posted, effective.held) == (counted, booked.held)
 
 
 async def filled(store):

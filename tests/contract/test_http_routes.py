@@ -121,8 +121,8 @@ async def test_a_broken_rule_is_422_at_its_field_and_nothing_is_written():
         got = await rig.pay("k", payment(amount=0, capture="manual"))
         problem = problem_of(got, 422, "validation_failed")
         assert problem["errors"][0]["pointer"] == "/amount"
-        got = await rig.pay("k", payment(capture="manual"))
-        assert problem_of(got, 422, "validation_failed")["errors"][0]["pointer"] == "/capture"
+        got = await rig.pay("k", payment(expires_in=60))
+        assert problem_of(got, 422, "validation_failed")["errors"][0]["pointer"] == "/expires_in"
         assert rig.written() == []
 
 
@@ -512,14 +512,14 @@ async def test_the_list_goes_page_by_page_and_repeats_nothing():
         seen, path = [], "/v1/payments?limit=3"
         while path:
             got = await rig.call("GET", path)
-            seen += [shown["id"] for shown in got.json["payments"]]
+            seen += [shown["id"] for shown in got.json["data"]]
             cursor = got.json["next_cursor"]
             path = cursor and f"/v1/payments?limit=3&cursor={cursor}"
         order = sorted(rig.written(), key=lambda r: (-r["received_at_us"], r["resource_id"]))
         assert seen == [record["resource_id"] for record in order]
-        assert "timeline" not in got.json["payments"][0]
+        assert "timeline" not in got.json["data"][0]
         problem_of(await rig.call("GET", "/v1/payments?limit=0"), 400, "query_invalid")
-        assert (await rig.call("GET", "/v1/payments", key=OTHER_KEY)).json["payments"] == []
+        assert (await rig.call("GET", "/v1/payments", key=OTHER_KEY)).json["data"] == []
 
 
 async def test_reads_are_503_while_the_views_are_away_and_payments_are_taken():
@@ -548,7 +548,7 @@ async def test_a_batch_has_one_result_a_payment_in_order():
         await rig.pay("other", payment(amount=3))
         got = await batch(
             rig, item("a"), item("b", amount=0), item("old"), item("other"), {"amount": 1},
-            item("c", capture="manual"), item("d"), item("caf\xe9"),
+            item("c", expires_in=60), item("d"), item("caf\xe9"),
         )  # fmt: skip
         assert got.status == 202
         results = got.json["results"]
@@ -574,7 +574,7 @@ async def test_two_payments_of_a_batch_with_one_key_are_one_payment():
 
 async def test_an_invalid_use_of_a_key_does_not_use_it_up():
     async with running() as rig:
-        got = await batch(rig, item("a", capture="manual"), item("a"))
+        got = await batch(rig, item("a", expires_in=60), item("a"))
         assert [r["status"] for r in got.json["results"]] == [422, 202]
 
 

@@ -173,6 +173,8 @@ class Rig:
     def reply(self, record: Mapping[str, Any], status: str, **fields: Any) -> None:
         """Answer a written request as the processor would."""
         step = Step(record["received_at_us"] + 1_000, status, fields.get("reason"))
+        target = record.get("target_id")
+        operation = record["identity"] if target is not None else None
         values: dict[str, Any] = {
             "request_id": record["request_id"],
             "resource_id": record["resource_id"],
@@ -185,6 +187,7 @@ class Rig:
             "repeated": False,
             "occurred_at_us": step.at_us,
             "timeline": (Step(record["received_at_us"], "accepted"), step),
+            "operation_id": operation,
         }
         self.gateway.intake.on_reply(Reply(**values | fields))
 

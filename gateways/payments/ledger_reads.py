@@ -1,0 +1,149 @@
+"""What the read model says of the ledger: transfers, statements, balances at a time. SQL and rows.
+
+A statement reads each share of an account backwards along one index and merges; a balance reads one
+entry of each share. Neither depends on how long the account's history is. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+
+from gateways.kafka.reply import EntryTold
+from gateways.payments.entry_queries import BalanceQuery, EntryQuery
+from gateways.payments.present import Balances, reason_of
+from gateways.payments.present_entries import EntryPlace, EntryRow, Standing
+from gateways.payments.present_transfers import Transfer, entry, legs_of
+from gateways.payments.times import timestamp
+
+_FIRST: Final = -(2**62)
+_decode_sides: Final = msgspec.json.Decoder(list[EntryTold]).decode
+_decode_shares: Final = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
+_decode_pairs: Final = msgspec.json.Decoder(dict[str, str]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Entries, newest first, and the account's shares as they are right after the first of them."""
+
+    rows: list[EntryRow]
+    shares: dict[int, Standing]
+
+
+TRANSFER: Final = """
+select transfer_id, status, original_id, reason, detail, reference, metadata::text, entries::text,
+    booked_at_us, effective_at_us, (
+        select coalesce(sum(back.reversed_minor), 0)::bigint
+        from transfers back where back.original_id = t.transfer_id and back.status = 'posted'
+    ) as reversed_minor
+from transfers t where transfer_id = $1 and tenant = $2"""
+
+_NEWEST: Final = """
+select posted_minor, held_minor from entries e
+where e.account_id = s.account_id and e.share = s.share and e.booked_at_us <= $3
+    and (e.booked_at_us, e.share, e.version) < ($3, $4, $5)
+order by e.booked_at_us desc, e.version desc limit 1"""
+
+STATEMENT: Final = f"""
+select e.share, e.version, e.amount_minor, e.currency, e.posted_minor, e.held_minor, e.event,
+    e.transfer_id, e.booked_at_us, e.effective_at_us, coalesce(b.posted_minor, 0) as posted_before,
+    coalesce(b.held_minor, 0) as held_before, (
+        select jsonb_agg(jsonb_build_array(s.share, n.posted_minor, n.held_minor))::text
+        from account_shares s cross join lateral ({_NEWEST}) n where s.account_id = $1
+    ) as shares
+from account_shares s cross join lateral (
+    select * from entries e
+    where e.account_id = s.account_id and e.share = s.share
+        and e.booked_at_us >= $2 and e.booked_at_us <= $3
+        and (e.booked_at_us, e.share, e.version) < ($3, $4, $5)
+    order by e.booked_at_us desc, e.version desc limit $6
+) e
+left join entries b
+    on b.account_id = e.account_id and b.share = e.share and b.version = e.version - 1
+where s.account_id = $1
+order by e.booked_at_us desc, e.share desc, e.version desc limit $6"""  # noqa: S608 (constants)
+
+_BOOKED: Final = """
+select coalesce(sum(n.posted_minor), 0)::bigint as posted,
+    coalesce(sum(n.held_minor), 0)::bigint as held
+from account_shares s cross join lateral (
+    select posted_minor, held_minor from entries e
+    where e.account_id = s.account_id and e.share = s.share and e.booked_at_us <= $2
+    order by e.booked_at_us desc, e.version desc limit 1
+) n where s.account_id = $1"""
+
+_EFFECTIVE: Final = f"""
+select posted + (
+    select coalesce(sum(
+        case when effective_at_us <= $2 then amount_minor else -amount_minor end
+    ), 0)
+    from entries
+    where account_id = $1 and effective_at_us <> booked_at_us
+        and (effective_at_us <= $2) <> (booked_at_us <= $2)
+)::bigint as posted, held from ({_BOOKED}) booked"""  # noqa: S608 (constants)
+
+
+def statement(query: EntryQuery) -> tuple[str, list[Any]]:
+    """Return the statement and arguments of one page."""
+    end, from_us = query.end, _FIRST if query.from_us is None else query.from_us
+    place = (end.booked_at_us, end.share, end.version)
+    return STATEMENT, [query.account_id, from_us, *place, query.limit]
+
+
+def balance(query: BalanceQuery) -> tuple[str, list[Any]]:
+    """Return the statement and arguments of a balance at a time.
+
+    By effective time: what was booked until then, with the few entries that count at another time
+    moved over the line in either direction. Holds have no time but that of their booking.
+    """
+    sql = _BOOKED if query.basis == "booked" else _EFFECTIVE
+    return sql, [query.account_id, query.at_us]
+
+
+def page_of(rows: list[asyncpg.Record]) -> Page:
+    """Read one page."""
+    shares = _decode_shares(rows[0]["shares"]) if rows else []
+    return Page(
+        [
+            EntryRow(
+                place=EntryPlace(row["booked_at_us"], row["share"], row["version"]),
+                event=row["event"],
+                transfer_id=row["transfer_id"],
+                amount_minor=row["amount_minor"],
+                currency=row["currency"],
+                before=Standing(row["posted_before"], row["held_before"]),
+                after=Standing(row["posted_minor"], row["held_minor"]),
+                effective_at_us=row["effective_at_us"],
+            )
+            for row in rows
+        ],
+        {share: Standing(posted, held) for share, posted, held in shares},
+    )
+
+
+def balances_of(row: asyncpg.Record) -> Balances:
+    """Read balances."""
+    posted, held = row["posted"], row["held"]
+    return Balances(posted, held, posted - held)
+
+
+def transfer_of(row: asyncpg.Record) -> Transfer:
+    """Read a transfer."""
+    sides = _decode_sides(row["entries"])
+    return Transfer(
+        id=row["transfer_id"],
+        status=row["status"],
+        legs=legs_of(sides),
+        entries=[entry(side) for side in sides],
+        reference=row["reference"],
+        metadata=_decode_pairs(row["metadata"]),
+        reason=reason_of(row["reason"], row["detail"]),
+        reverses=row["original_id"],
+        reversed_amount=row["reversed_minor"],
+        dry_run=False,
+        effective_at=timestamp(row["effective_at_us"]),
+        booked_at=timestamp(row["booked_at_us"]),
+    )

@@ -1,0 +1,88 @@
+"""Query strings: which parameters are known, limits, times, and sealed cursors. Pure.
+
+A cursor is opaque: a version, a seal over the filters that it was made with, and a place. One that
+was made with other filters, or by someone else, is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import parse_qsl
+
+from gateways.payments import times
+from gateways.problems import Refused, bad_query
+
+LIMIT_DEFAULT: Final = 20
+LIMIT_MAX: Final = 100
+_VERSION: Final = b"1"
+
+
+def pairs(query: str, known: Sequence[str]) -> dict[str, str]:
+    """Read a query string; Refused (400) names the parameter that is wrong."""
+    try:
+        found = parse_qsl(
+            query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=16
+        )
+    except ValueError as error:
+        raise Refused("query_invalid", f"The query string can't be read: {error}.") from error
+    given: dict[str, str] = {}
+    for name, value in found:
+        if name not in known:
+            raise bad_query(name, "parameter_unknown", f"known are {', '.join(known)}")
+        if name in given:
+            raise bad_query(name, "parameter_repeated", "was given twice")
+        given[name] = value
+    return given
+
+
+def limit_of(given: dict[str, str]) -> int:
+    """Return how many a page holds."""
+    limit = given.get("limit", str(LIMIT_DEFAULT))
+    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= LIMIT_MAX):
+        raise bad_query("limit", "out_of_range", f"must be an integer in 1..{LIMIT_MAX}")
+    return int(limit)
+
+
+def time_of(name: str, given: dict[str, str]) -> int | None:
+    """Return a time in microseconds since the epoch, or None where it was not given."""
+    text = given.get(name)
+    if text is None:
+        return None
+    at_us = times.parse(text)
+    if at_us is None:
+        detail = "must be an RFC 3339 time, such as 2026-01-31T12:00:00Z"
+        raise bad_query(name, "format_invalid", detail)
+    return at_us
+
+
+def seal_cursor(place: str, filters: tuple[object, ...]) -> str:
+    """Return the cursor that continues a list after a place."""
+    data = _VERSION + _seal(filters) + place.encode()
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def open_cursor(cursor: str, filters: tuple[object, ...]) -> str:
+    """Return the place that a cursor names; Refused unless it was made with the same filters."""
+    try:
+        data = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        version, seal, place = data[:1], data[1:9], data[9:].decode("ascii")
+    except (binascii.Error, ValueError) as error:
+        raise bad_cursor("is not a cursor of ours") from error
+    if version != _VERSION:
+        raise bad_cursor("is not a cursor of ours")
+    if seal != _seal(filters):
+        raise bad_cursor("belongs to a list with other filters")
+    return place
+
+
+def bad_cursor(detail: str) -> Refused:
+    """Refuse a cursor."""
+    return bad_query("cursor", "cursor_invalid", detail)
+
+
+def _seal(filters: tuple[object, ...]) -> bytes:
+    return hashlib.sha256(repr(filters).encode()).digest()[:8]
