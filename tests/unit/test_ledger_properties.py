@@ -6,6 +6,7 @@ from collections import defaultdict
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ledger_writer.chain import link
 from ledger_writer.command import read_command
@@ -13,10 +14,29 @@ from ledger_writer.decide import decide
 from ledger_writer.event import event_bytes
 from ledger_writer.knowledge import Knowledge
 from ledger_writer.model import GENESIS, Command, Decision, Row, View
-from ledger_writer.samples import account_on, open_account, reject, transfer
+from ledger_writer.operations import Known
+from ledger_writer.samples import (
+    account_on,
+    capture,
+    expire,
+    flags,
+    hold,
+    open_account,
+    reject,
+    reverse,
+    transfer,
+    void,
+)
 from ledger_writer.verify import Verifier
 
 PARTITIONS = 2
+MOVING = {
+    "transfer.posted",
+    "transfer.reversed",
+    "hold.placed",
+    "hold.posted",
+    "hold.voided",
+}
 NAMES = [account_on(0, PARTITIONS, skip=skip) for skip in range(4)]
 BANK = account_on(1, PARTITIONS, "external")
 AWAY = account_on(1, PARTITIONS)
@@ -25,7 +45,32 @@ EVERYBODY = [*NAMES, BANK, AWAY]
 _movement = st.tuples(st.sampled_from(EVERYBODY), st.sampled_from(EVERYBODY), st.integers(1, 1_000))
 _legs = st.lists(_movement, min_size=1, max_size=4)
 _key = st.integers(0, 25).map(str)
+_held = st.sampled_from(
+    [hold(f"hold-{n}", NAMES[n % 2], NAMES[n], 80 * n + 80, expires_at_us=None) for n in (2, 3)]
+    + [hold("hold-0", NAMES[0], BANK, 300, expires_at_us=1_020_000)]
+)
+_paid = st.sampled_from([transfer(f"paid-{n}", (NAMES[n], NAMES[1 - n], 200)) for n in (0, 1)])
+_part = st.one_of(st.none(), st.integers(1, 150))
+_operation = st.one_of(
+    _held,
+    _paid,
+    st.builds(capture, _key, _held, _part),
+    st.builds(void, _key, _held),
+    st.builds(expire, _held, st.integers(1, 3)),
+    st.builds(reverse, _key, st.one_of(_held, _paid), _part),
+    st.builds(
+        lambda kind, key, name, debits: flags(f"account.{kind}", key, name, debits=debits),
+        st.sampled_from(["freeze", "unfreeze", "unfreeze", "close"]),
+        _key,
+        st.sampled_from(NAMES),
+        st.sampled_from([None, True]),
+    ),
+    st.builds(
+        lambda key, legs: transfer(key, *legs, dry_run=True), _key, st.lists(_movement, min_size=1)
+    ),
+)
 _record = st.one_of(
+    _operation,
     st.builds(lambda key, legs: transfer(key, *legs), _key, _legs),
     st.builds(lambda key, name: transfer(key, (BANK, name, 700)), _key, st.sampled_from(NAMES)),
     st.builds(lambda key, home: reject(key, home, "velocity_limit"), _key, st.sampled_from(NAMES)),
@@ -63,16 +108,29 @@ def outside() -> Knowledge:
 def decide_in_batches(commands: list[Command], sizes: list[int]) -> list[Decision]:
     """Decide as the writer does: batch after batch, each on what the one before left."""
     knowledge, claims, decisions = outside(), {}, []
+    holds, reversed_minor = {}, {}
     position, log_time, chain_hash, at = 1, 0, GENESIS, 0
     for size in sizes:
         batch = commands[at : at + size]
         at += size
         standings, _ = knowledge.recall(EVERYBODY)
         decision = decide(
-            View(0, PARTITIONS, position, log_time, chain_hash, standings, claims, set(EVERYBODY)),
+            View(
+                0,
+                PARTITIONS,
+                position,
+                log_time,
+                chain_hash,
+                standings,
+                claims,
+                set(EVERYBODY),
+                Known(holds, claims, reversed_minor),
+            ),
             batch,
         )
-        knowledge.settle(decision.changed)
+        knowledge.settle(decision.changed, decision.flagged)
+        holds |= {h.hold_id: replace(h, stored_minor=h.remaining_minor) for h in decision.holds}
+        reversed_minor |= {r.place: r.reversed_minor for r in decision.reversals}
         rows = {row.position: row for row in decision.rows}
         claims |= {claim.key: rows[claim.position] for claim in decision.claims}
         position, log_time = decision.next_position, decision.log_time_us
@@ -80,6 +138,26 @@ def decide_in_batches(commands: list[Command], sizes: list[int]) -> list[Decisio
         decisions.append(decision)
     assert at >= len(commands)
     return decisions
+
+
+@given(_records)
+def test_holds_and_what_is_held_agree_and_no_more_is_paid_back_than_moved(records):
+    commands = commands_of(records)
+    decisions = decide_in_batches(commands, [1] * len(commands))
+    holds, back, moved, held = {}, defaultdict(int), {}, defaultdict(int)
+    for decision in decisions:
+        holds |= {each.hold_id: each for each in decision.holds}
+        back |= {each.place: each.reversed_minor for each in decision.reversals}
+        moved |= {row.position: row for row in decision.rows}
+        held |= {each.account.account_id: each.held_minor for each in decision.changed}
+    for name in EVERYBODY:
+        assert held[name] == sum(h.remaining_minor for h in holds.values() if h.source == name)
+    for (_, position, leg), minor in back.items():
+        original = moved[position]
+        if original.type == "hold.placed":
+            assert minor <= holds[original.transfer_id].captured_minor
+        else:
+            assert minor <= original.entries[2 * leg + 1].amount_minor
 
 
 def moves_of(row: Row) -> list[tuple[str, int, int, int]]:
@@ -97,7 +175,8 @@ def test_every_row_balances_and_every_share_adds_up(records):
     shares: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
     for row in rows_of(decide_in_batches(commands, [len(commands)])):
         assert sum(entry.amount_minor for entry in row.entries) == 0
-        assert bool(row.entries) == (row.type == "transfer.posted" and row.repeats is None)
+        moves = row.type in MOVING and row.repeats is None and "dry_run" not in row.extras()
+        assert bool(row.entries) == moves
         for entry in row.entries:
             posted, version = shares[entry.account_id]
             assert entry.version == version + 1
@@ -112,11 +191,11 @@ def test_no_guarded_account_is_ever_beyond_its_limits(records):
     limits = {each.account_id: each for decision in decisions for each in decision.opened}
     for row in rows_of(decisions):
         # Within one transfer a later leg may restore what an earlier one took: look at its end.
-        after = {entry.account_id: entry.posted_minor for entry in row.entries}
-        for account_id, posted in after.items():
-            account = limits.get(account_id)
+        after = {entry.account_id: entry for entry in row.entries}
+        for account_id, entry in after.items():
+            account, posted = limits.get(account_id), entry.posted_minor
             if account is not None:
-                assert posted >= account.min_balance_minor
+                assert posted - entry.held_minor >= account.min_balance_minor
                 assert account.max_balance_minor is None or posted <= account.max_balance_minor
 
 
@@ -135,9 +214,12 @@ def test_each_command_has_one_row_and_each_identity_one_outcome(records):
     rows = rows_of(decide_in_batches(commands, [len(commands)]))
     assert [row.command_offset for row in rows] == [command.offset for command in commands]
     assert [row.position for row in rows] == list(range(1, len(rows) + 1))
-    first: dict[str, Row] = {}
+    first: dict[tuple[str, int | None], Row] = {}
     for row in rows:
-        origin = first.setdefault(row.identity, row)
+        if "dry_run" in row.extras():
+            continue
+        step = row.attempt if row.step == "expire" else None
+        origin = first.setdefault((row.identity, step), row)
         if row is not origin:
             reused = row.reason == "idempotency_key_reused" and row.repeats is None
             assert reused or row.repeats is origin
