@@ -33,10 +33,11 @@ class TransferEntry(msgspec.Struct, frozen=True):
 
 
 class Transfer(msgspec.Struct, frozen=True):
-    """Movements that were posted together, or not at all.
+    """Movements that were posted together, or not at all: `accepted`, `posted` or `rejected`.
 
-    `reverses` names the transfer that this one pays back; `reversed_amount` is what was paid back
-    of this one so far. `entries` are empty until it is posted.
+    A dry run that would have been posted is `allowed`, and has no entries. `reverses` names the
+    transfer that this one pays back; `reversed_amount` is what was paid back of this one so far.
+    `entries` are empty until it is posted.
     """
 
     id: str
@@ -62,7 +63,7 @@ def transfer(record: dict[str, Any], outcome: Reply | None) -> Transfer:
         effective_at_us = outcome.effective_at_us or effective_at_us or booked_at_us
     return Transfer(
         id=record["resource_id"],
-        status=_status(outcome),
+        status=_status(outcome, dry_run=record.get("dry_run", False)),
         legs=[_asked(leg) for leg in record.get("legs", ())] or legs_of(sides),
         entries=[entry(side) for side in sides],
         reference=record.get("reference"),
@@ -97,10 +98,12 @@ def legs_of(sides: list[EntryTold]) -> list[LegOut]:
     ]
 
 
-def _status(outcome: Reply | None) -> str:
+def _status(outcome: Reply | None, *, dry_run: bool) -> str:
     if outcome is None:
         return ACCEPTED
-    return "posted" if outcome.reason is None else "rejected"
+    if outcome.reason is not None:
+        return "rejected"
+    return "allowed" if dry_run else "posted"
 
 
 def _asked(leg: dict[str, Any]) -> LegOut:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import re
 from html.parser import HTMLParser
 
@@ -13,7 +14,10 @@ from openapi_schema_validator import OAS31Validator
 from referencing import Registry, Resource
 
 from gateways.problems import KINDS
-from tests.unit.gateway_rig import payment, running, until
+from tests.contract.test_http_operations import shown_account
+from tests.contract.test_http_statements import history
+from tests.contract.test_http_transfers import posted
+from tests.unit.gateway_rig import ALICE, TENANT, payment, running, until
 
 CONTRACT = {
     ("post", "/v1/accounts"),
@@ -128,6 +132,38 @@ async def test_real_answers_fit_the_document(rig):
     ]  # fmt: skip
     for got, status, path, method in cases:
         assert got.status == status, got
+        check(document, got, path, method)
+
+
+async def test_real_answers_of_the_ledgers_routes_fit_the_document(rig):
+    document = await described(rig)
+    rig.views.show_account(TENANT, shown_account())
+    rig.views.show_entries(ALICE, history(random.Random(1), 5))
+    paid = (await rig.pay("p", payment(capture="manual"))).json["id"]
+    account, one = f"/v1/accounts/{ALICE}", f"/v1/payments/{paid}"
+    moved = await posted(rig)
+    there, back = f"/v1/transfers/{moved.json['id']}", f"/v1/transfers/{moved.json['id']}/reversals"
+    later = {"Prefer": "wait=0"}
+    cases = [(moved, 201, "/v1/transfers", "post")]
+    for n, (method, path, status, route) in enumerate((
+        ("POST", f"{one}/capture", 202, "/v1/payments/{id}/capture"),
+        ("POST", f"{one}/void", 202, "/v1/payments/{id}/void"),
+        ("POST", f"{one}/refunds", 202, "/v1/payments/{id}/refunds"),
+        ("POST", "/v1/payments/pay_1/refunds", 404, "/v1/payments/{id}/refunds"),
+        ("POST", f"{account}/freeze", 202, "/v1/accounts/{id}/freeze"),
+        ("POST", f"{account}/unfreeze", 202, "/v1/accounts/{id}/unfreeze"),
+        ("POST", f"{account}/close", 202, "/v1/accounts/{id}/close"),
+        ("GET", account, 200, "/v1/accounts/{id}"),
+        ("GET", f"{account}/entries?limit=3", 200, "/v1/accounts/{id}/entries"),
+        ("GET", f"{account}/entries?limit=x", 400, "/v1/accounts/{id}/entries"),
+        ("GET", f"{account}/balance", 200, "/v1/accounts/{id}/balance"),
+        ("GET", there, 200, "/v1/transfers/{id}"),
+        ("POST", back, 202, "/v1/transfers/{id}/reversals"),
+    )):  # fmt: skip
+        headers = later | {"Idempotency_Key": f"k{n}"} if method == "POST" else {}
+        cases.append((await rig.call(method, path, **headers), status, route, method.lower()))
+    for got, status, path, method in cases:
+        assert got.status == status, (path, got)
         check(document, got, path, method)
 
 

@@ -133,7 +133,7 @@ async def test_debits_of_customers_at_home_elsewhere_are_refused_with_a_reason()
 async def test_a_dry_run_is_told_and_makes_nothing():
     async with running() as rig:
         got = await posted(rig, dry_run=True)
-        assert (got.status, got.json["dry_run"]) == (200, True)
+        assert (got.status, got.json["dry_run"], got.json["status"]) == (200, True, "allowed")
         assert rig.written()[0]["dry_run"] is True
 
 
