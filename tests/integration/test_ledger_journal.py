@@ -416,17 +416,24 @@ async def test_a_flag_changed_anywhere_makes_the_next_commit_stale(filled, super
         assert (await journal.standings(0, [ALICE]))[ALICE].account.credits_frozen
 
 
+SLOW_CLAIMS = """
+    create function ledger.slowly() returns trigger language plpgsql as $$
+    begin perform pg_sleep(0.01); return new; end $$;
+    create trigger slowly before insert on ledger.identities
+        for each row execute function ledger.slowly();"""
+
+
 async def test_two_writers_that_claim_the_same_keys_at_once_do_not_deadlock(ledger):
+    async with connected(ledger["ledger_owner"]) as owner:
+        await owner.execute(SLOW_CLAIMS)
     journals = PostgresJournals(ledger["ledger_writer"], "test", PARTITIONS)
-    shared = [f"key-{number}" for number in range(200)]
+    shared = [f"key-{number}" for number in range(20)]
     async with journals.open() as journal, journals.open() as other:
         here = await committed(journal, await journal.acquire(0, None), OPENING)
         there = await committed(other, await other.acquire(1, None), [open_account(BOB)])
         one = await decided(journal, here, [reject(key, ALICE, "no") for key in shared])
         two = await decided(other, there, [reject(key, BOB, "no") for key in reversed(shared)])
-        verdicts = await asyncio.gather(
-            journal.commit(here, *one), other.commit(there, *two), return_exceptions=True
-        )
+        verdicts = await asyncio.gather(journal.commit(here, *one), other.commit(there, *two))
         assert sorted(verdict.value for verdict in verdicts) == ["committed", "taken"]
 
 

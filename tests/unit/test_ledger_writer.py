@@ -49,9 +49,11 @@ class World:
             trace = (("traceparent", b"00-%d" % offset),)
             log.append(Record(offset, 1_000 + offset, b"key", value, trace))
 
-    def writer(self, number: int, batch_max: int = 100) -> Partition:
-        journals = MemoryJournals(self.ledger, self.weather)
-        logs = MemoryLogs(self.topics, self.weather)
+    def writer(
+        self, number: int, batch_max: int = 100, weather: Weather | None = None
+    ) -> Partition:
+        journals = MemoryJournals(self.ledger, weather or self.weather)
+        logs = MemoryLogs(self.topics, weather or self.weather)
         return Partition(number, PARTITIONS, journals, logs, batch_max=batch_max)
 
     @asynccontextmanager
@@ -304,6 +306,20 @@ async def test_a_writer_that_lost_its_fence_writes_nothing_more():
             await world.settled(0)
         assert zombie.next_offset == 2
     assert world.balance(ALICE) == 50
+
+
+async def test_a_writer_in_trouble_does_not_take_the_fence_back_from_its_successor():
+    world, weather = World(), Cuts()
+    world.send(0, open_account(ALICE), open_account(BANK))
+    overtaken = asyncio.create_task(world.writer(0, weather=weather).run())
+    await world.settled(0)
+    async with world.running(0):
+        await world.until(lambda: world.ledger.fences[0].epoch == 2)
+        weather.sends.add("take")
+        async with asyncio.timeout(5):
+            await overtaken
+        assert not weather.sends, "it was cut, and looked again"
+    assert world.ledger.fences[0].epoch == 2
 
 
 async def test_the_journal_holds_what_the_events_say():
