@@ -213,6 +213,8 @@ class MemoryTopics:
         self.commands: defaultdict[int, list[Record]] = defaultdict(list)
         self.events: defaultdict[int, list[Event]] = defaultdict(list)
         self.buried: defaultdict[int, list[tuple[Record, str]]] = defaultdict(list)
+        self.ends: defaultdict[int, int] = defaultdict(int)
+        """Where the log ends if transaction markers follow its last record."""
 
 
 class MemoryLog:
@@ -238,6 +240,7 @@ class MemoryLog:
         if found:
             self.position = found[-1].offset + 1
         else:
+            self.position = max(self.position, self._topics.ends[self._partition])
             await asyncio.sleep(0.05)
         return found
 

@@ -137,6 +137,22 @@ async def test_a_batch_of_nothing_but_poison_moves_the_fence():
     assert (world.ledger.fences[0].next_offset, world.ledger.fences[0].next_position) == (2, 1)
 
 
+async def test_an_idle_fence_moves_over_transaction_markers_once(monkeypatch):
+    monkeypatch.setattr("ledger_writer.partition.IDLE_S", 0.0)
+    world = World()
+    world.send(0, open_account(ALICE))
+    world.topics.ends[0] = 4
+    async with world.running(0):
+        await world.settled(0)
+        await world.until(lambda: world.ledger.fences[0].next_offset == 4)
+        commits = len(world.ledger.commits)
+        world.send(0, open_account(BANK), gap=5)
+        await world.settled(0)
+    assert commits == 2
+    assert [event["position"] for event in world.events(0)] == [1, 2]
+    assert len(world.ledger.commits) == 3
+
+
 async def test_money_moves_between_homes_and_both_sides_can_spend_it():
     world = World()
     world.send(0, open_account(ALICE), open_account(BANK), transfer("fund", (BANK, ALICE, 50)))
