@@ -77,7 +77,7 @@ def _on_fresh_stack(
 
 def _setting(argv: list[str], env: Mapping[str, str]) -> Setting:
     parser = argparse.ArgumentParser(prog="headrace demo", description=__doc__)
-    parser.add_argument("--payments", type=int, default=int(env.get("N", "40000")))
+    parser.add_argument("--payments", type=int, default=int(env.get("N", "50000")))
     parser.add_argument("--rate", type=float, default=float(env.get("RATE", "1000")))
     parser.add_argument("--accounts", type=int, default=1_000)
     parser.add_argument("--webhooks", type=int, default=1_000)
