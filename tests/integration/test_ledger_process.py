@@ -342,8 +342,8 @@ async def test_kill_9_in_mid_load_loses_and_doubles_nothing(stack):
     writer = stack.writer()
     await begin(stack)
     sending = asyncio.create_task(trickle(stack, load(3_000)))
-    while not sending.done():
-        await asyncio.sleep(0.6)
+    for _ in range(3):
+        await stack.until(_moved(stack, by=150))
         writer.kill()
         writer.start()
     await sending
@@ -395,7 +395,11 @@ async def test_a_second_writer_shares_the_partitions_and_its_death_gives_them_ba
     await begin(stack)
     sending = asyncio.create_task(trickle(stack, load(2_000)))
     second = stack.writer("ledger_writer-1")
-    await asyncio.sleep(2)
+
+    async def sharing() -> bool:
+        return "partition ready" in second.log_tail(1_000)
+
+    await stack.until(sharing)
     second.kill()
     await sending
     await stack.prove()
@@ -439,6 +443,20 @@ async def test_it_ends_cleanly_on_sigterm_and_goes_on_from_there(stack):
     await stack.prove()
 
 
+async def test_it_ends_on_sigterm_when_nothing_answers(stack, kafka, postgres):
+    writer = stack.writer()
+    await begin(stack)
+    kafka.pause()
+    postgres.pause()
+    try:
+        writer.send(signal.SIGTERM)
+        await stack.until(_ended(writer), within_s=20)
+    finally:
+        kafka.resume()
+        postgres.resume()
+    assert writer.process.returncode == 0
+
+
 async def test_a_database_without_tables_is_named_in_plain_words(stack, new_database):
     empty = new_database("ledger")
     writer = stack.writer(HEADRACE_LEDGER_DSN=empty["ledger_writer"])
@@ -459,6 +477,18 @@ def _ended(child: Child):
         return not child.running()
 
     return ended
+
+
+def _moved(stack: Stack, by: int):
+    """Tell, from the first time it is asked, when the journal has grown by so many rows."""
+    first: list[int] = []
+
+    async def moved() -> bool:
+        position = sum(fence["next_position"] for fence in (await stack.fences()).values())
+        first.append(position)
+        return position >= first[0] + by
+
+    return moved
 
 
 def _home(account_id: str) -> int:
