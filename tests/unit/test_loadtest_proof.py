@@ -195,7 +195,7 @@ def measured(*, ok: bool = True) -> figures.Measured:
         invariants=lines,
         surprises=[],
         verify={"ok": ok, "checks": {}, "differences": 0 if ok else 1},
-        setting={"payments": 3, "accounts": 2, "rate": 1.5, "seed": 1},
+        setting={"payments": 3, "accounts": 2, "rate": 1.5, "seed": 1, "funded": 1},
     )
 
 
