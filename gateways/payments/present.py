@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateways.kafka.reply import Reply
+from gateways.kafka.reply import Reply, Step
 
 ACCEPTED: Final = "accepted"
 
@@ -112,10 +112,7 @@ def payment(record: dict[str, Any], outcome: Reply | None) -> Payment:
     if outcome is not None:
         status, updated = outcome.status, timestamp(outcome.occurred_at_us)
         reason = reason_of(outcome.reason, outcome.detail)
-        timeline = [
-            TimelineStep(timestamp(step.at_us), step.event, reason_of(step.reason))
-            for step in outcome.timeline
-        ]
+        timeline = [_step(step, outcome) for step in outcome.timeline]
     return Payment(
         id=record["resource_id"],
         status=status,
@@ -155,6 +152,12 @@ def account(record: dict[str, Any], outcome: Reply | None) -> Account:
 def reason_of(code: str | None, detail: str | None = None) -> Reason | None:
     """Return the reason, if there is one."""
     return Reason(code, detail) if code is not None else None
+
+
+def _step(step: Step, outcome: Reply) -> TimelineStep:
+    """Show a step; the outcome's own reason has a detail."""
+    detail = outcome.detail if step.reason == outcome.reason else None
+    return TimelineStep(timestamp(step.at_us), step.event, reason_of(step.reason, detail))
 
 
 @lru_cache(maxsize=4_096)
