@@ -101,6 +101,7 @@ class Process:
         self._log.info("draining", in_flight=gateway.server.in_flight)
         gateway.health.draining = True
         gateway.health.readiness()
+        gateway.server.stop_listening()
         gateway.waiters.expire_all()
         await gateway.server.drain(self._settings.drain_s)
         await gateway.outbox.drain(CLOSE_WITHIN_S / 2)
