@@ -24,6 +24,7 @@ Script = Callable[[Run], Awaitable[list[str]]]
 
 ONCE_A_START: Final = frozenset({"after_fence", "after_restore", "on_stop"})
 PASSES_MAX: Final = 15
+STORM_EVENTS: Final = 14
 REACHED_WITHIN_S: Final = 30.0
 
 
@@ -131,8 +132,7 @@ async def storm(run: Run) -> list[str]:
     names = ("w0", "w1", "w2")
     await run.feed(0.1)
     feeding = asyncio.create_task(run.trickle(0.8, 8.0))
-    ends_at = time.monotonic() + 8.0
-    while time.monotonic() < ends_at:
+    for _ in range(STORM_EVENTS):
         name = run.rng.choice(names)
         worker = run.workers.get(name)
         if worker is None or not worker.running():
@@ -158,14 +158,13 @@ async def compacted(run: Run) -> list[str]:
     """Restore from a changelog of which the broker has compacted the beginning."""
     await run.feed(0.2)
     await run.start()
-    await run.trickle(0.4, 2.5)
-    await run.until_done(round(0.4 * run.mix.records))
-    await run.kill()
+    await run.trickle(0.2, 2.0)
     deadline = time.monotonic() + REACHED_WITHIN_S
     while not await _has_holes(run):
         if time.monotonic() > deadline:
             raise DrillError("the broker does not compact the changelog")
-        await asyncio.sleep(0.3)
+        await run.trickle(0.01, 0.5)
+    await run.kill()
     run.faults["restore from a compacted changelog"] += 1
     _wipe(run)
     return []

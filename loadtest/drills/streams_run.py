@@ -91,9 +91,10 @@ class Run:
     async def trickle(self, share: float, seconds: float) -> None:
         """Write a share of the records, as far as there are any, little by little."""
         share = min(share, 1.0 - self.fed / self.mix.records)
-        for _ in range(SLICES):
-            await self.feed(share / SLICES)
-            await asyncio.sleep(seconds / SLICES)
+        slices = max(1, min(SLICES, round(share * self.mix.records)))
+        for _ in range(slices):
+            await self.feed(share / slices)
+            await asyncio.sleep(seconds / slices)
 
     # -- processes ---------------------------------------------------------------------------
 
