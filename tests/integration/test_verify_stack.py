@@ -64,6 +64,22 @@ async def test_a_stack_under_load_agrees(stack: Stack) -> None:
     assert set().union(*found) == set()
 
 
+async def test_a_record_that_does_not_decode_is_kept_aside_and_no_difference(stack: Stack) -> None:
+    """It has no outcome and no row of its topic: a dead letter and a row of rejects instead."""
+    producer = AIOKafkaProducer(bootstrap_servers=stack.kafka)
+    await producer.start()
+    try:
+        for topic in ("payments.requests", "ledger.commands", "webhooks.received"):
+            await producer.send_and_wait(topic, b"no record of ours", b"key", partition=1)
+    finally:
+        await producer.stop()
+    evidence, verdicts = await verify(stacks.read(stack.home.root))
+    assert [verdict for verdict in verdicts if not verdict.ok] == []
+    dead = evidence.tables["dead"]["topic"].to_pylist()
+    assert {"payments.requests", "ledger.commands", "webhooks.received"} <= set(dead)
+    assert evidence.tables["rejects_payments_requests"].num_rows > 0
+
+
 def test_the_way_of_a_payment_is_traced_on_the_real_log(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
