@@ -20,11 +20,11 @@ def main() -> int:
         settings = from_environment(os.environ)
         logs.configure("gateway", settings.name, settings.log_level)
         process = Process(settings)
-    except (SettingError, OSError) as error:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(process.run())
+    except SettingError as error:
         print(f"gateways: {error}", file=sys.stderr)
         return 2
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(process.run())
     return 0
 
 

@@ -25,6 +25,7 @@ from gateways.settings import Settings
 from gateways.webhooks.receive import QUARANTINE, RECEIVED
 from gateways.webhooks.sources import parse_sources
 from schemas import logs, metrics
+from schemas.environment import SettingError
 
 TOPICS: Final = (REQUESTS, RECEIVED, QUARANTINE, REPLIES)
 CLOSE_WITHIN_S: Final = 1.0
@@ -54,8 +55,10 @@ class Process:
             link=self._link,
             replies=self._replies,
             views=self._views,
-            keyring=parse_keys(Path(settings.api_keys_file).read_bytes()),
-            sources=parse_sources(Path(settings.webhook_sources_file).read_bytes()),
+            keyring=parse_keys(_read("HEADRACE_API_KEYS_FILE", settings.api_keys_file)),
+            sources=parse_sources(
+                _read("HEADRACE_WEBHOOK_SOURCES_FILE", settings.webhook_sources_file)
+            ),
         )
         self._gateway: Gateway = assemble(settings, ports)
 
@@ -64,7 +67,7 @@ class Process:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        metrics.serve(self._settings.metrics_port)
+        await self._listen()
         tasks = [
             loop.create_task(work, name=name)
             for name, work in (
@@ -74,8 +77,6 @@ class Process:
                 ("readiness", self._watch()),
             )
         ]
-        port = await self._gateway.server.start(self._settings.host, self._settings.port)
-        self._log.info("serving", host=self._settings.host, port=port)
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GARBAGE_THRESHOLD, 20, 50)
@@ -85,11 +86,22 @@ class Process:
         for task in ended - {stopping}:
             task.result()  # raises what ended it
 
+    async def _listen(self) -> None:
+        settings = self._settings
+        try:
+            metrics.serve(settings.metrics_port)
+            port = await self._gateway.server.start(settings.host, settings.port)
+        except OSError as error:
+            ports = f"{settings.host}:{settings.port} or metrics port {settings.metrics_port}"
+            raise SettingError(f"cannot listen on {ports}: {error}") from error
+        self._log.info("listening", host=settings.host, port=port)
+
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         gateway = self._gateway
         self._log.info("draining", in_flight=gateway.server.in_flight)
         gateway.health.draining = True
         gateway.health.readiness()
+        gateway.server.stop_listening()
         gateway.waiters.expire_all()
         await gateway.server.drain(self._settings.drain_s)
         await gateway.outbox.drain(CLOSE_WITHIN_S / 2)
@@ -106,3 +118,10 @@ class Process:
         while True:
             self._gateway.health.readiness()
             await asyncio.sleep(READY_EVERY_S)
+
+
+def _read(variable: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise SettingError(f"{variable}: cannot read {path}: {error.strerror}") from error

@@ -69,15 +69,15 @@ def builders(producer: Any, items: Iterable[Item], now_ms: int) -> list[Any]:
 
 
 async def acknowledged(producer: Any, batches: Sequence[Any], topic: str, partition: int) -> None:
-    """Hand over all batches and wait for every one; raise the first failure once all have ended."""
-    waiting = []
+    """Send batch after batch, each once the one before is durable.
+
+    All at once would be faster and wrong: a batch that expires while it waits leaves no gap in
+    the producer's sequence, so the broker would take the next one: records would be missing.
+    """
     for batch in batches:
         future = await producer.send_batch(batch, topic, partition=partition)
         future.add_done_callback(_seen)
-        waiting.append(future)
-    for result in await asyncio.gather(*waiting, return_exceptions=True):
-        if isinstance(result, BaseException):
-            raise result
+        await future
 
 
 def _seen(future: asyncio.Future[Any]) -> None:

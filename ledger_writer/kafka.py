@@ -39,7 +39,9 @@ LINGER_S: Final = 0.002
 """Wait for more once there is something: bounds the commits of a trickle."""
 
 FETCH_BYTES: Final = 2 * 1024 * 1024
-BATCH_BYTES: Final = 512 * 1024
+BATCH_BYTES: Final = 1024 * 1024
+"""Events of one commit fit one batch, as a rule."""
+
 REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
 TAIL_RECORDS: Final = 5_000
 """How far back `ledger.events` is read for the highest position: more than one batch."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ledger_writer.model import Standing
     from ledger_writer.operations import Flagged
 
-ACCOUNTS_MAX: Final = 200_000
+ACCOUNTS_MAX: Final = 100_000
 """Accounts remembered per partition; about 400 bytes each."""
 
 

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,7 @@ ROLES: Final = ("ledger_writer", "ledger_reader")
 LOCK: Final = 7239000
 TIMEOUT_S: Final = 60.0
 CONNECT_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 1.0
 
 _TABLE: Final = """
     create table if not exists public.ledger_migrations (
@@ -90,7 +92,9 @@ async def migrate(owner_dsn: str) -> list[str]:
 async def check(writer_dsn: str) -> None:
     """Raise Corrupt, in plain words, unless the database is at this code's migration."""
     try:
-        connection = await asyncpg.connect(writer_dsn, timeout=CONNECT_TIMEOUT_S)
+        connection = await asyncpg.connect(
+            writer_dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=CONNECT_TIMEOUT_S
+        )
     except (asyncpg.InvalidCatalogNameError, asyncpg.InvalidAuthorizationSpecificationError) as e:
         raise Corrupt(f"the ledger database refuses the writer: {e}") from e
     except (OSError, TimeoutError, asyncpg.PostgresError) as error:
@@ -102,10 +106,11 @@ async def check(writer_dsn: str) -> None:
             if present
             else []
         )
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise Unavailable(f"the ledger database does not answer: {error!r}") from error
     finally:
-        await connection.close(timeout=CONNECT_TIMEOUT_S)
+        with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            await connection.close(timeout=CLOSE_TIMEOUT_S)
     applied = {line["number"]: line["sha256"] for line in found}
     expected = migrations()
     missing = [each.name for each in expected if each.number not in applied]

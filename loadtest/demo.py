@@ -28,7 +28,7 @@ from loadtest.proof.run import Setting, demo
 from schemas.errors import HeadraceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
 RULES: Final = Path(__file__).parent / "rules.yaml"
 STYLE: Final = Path(page.__file__).with_suffix(".css")
@@ -44,7 +44,8 @@ def main(argv: list[str]) -> int:
     def say(line: str) -> None:
         print(f"[{time.monotonic() - started:6.1f} s] {line}", flush=True)
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     environment = {"HEADRACE_RULES_FILE": str(RULES)}
     try:
         document = _on_fresh_stack(folder, environment, setting, say)
@@ -69,15 +70,23 @@ def _on_fresh_stack(
     shutil.rmtree(folder, ignore_errors=True)
     try:
         stack.start(folder, environment)
-        return uvloop.run(demo(folder, setting, say))
+        return uvloop.run(_interruptible(demo(folder, setting, say)))
     finally:
         say("stopping the stack")
         stack.stop(folder, environment)
 
 
+async def _interruptible(work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+    """Do the work, unless a signal ends it: it can clean up behind itself then."""
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    return await task
+
+
 def _setting(argv: list[str], env: Mapping[str, str]) -> Setting:
     parser = argparse.ArgumentParser(prog="headrace demo", description=__doc__)
-    parser.add_argument("--payments", type=int, default=int(env.get("N", "40000")))
+    parser.add_argument("--payments", type=int, default=int(env.get("N", "50000")))
     parser.add_argument("--rate", type=float, default=float(env.get("RATE", "1000")))
     parser.add_argument("--accounts", type=int, default=1_000)
     parser.add_argument("--webhooks", type=int, default=1_000)

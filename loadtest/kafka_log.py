@@ -28,9 +28,12 @@ Offsets = dict[tuple[str, int], int]
 """(topic, partition) to an offset."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Log:
-    """The records of one topic in columns, partition by partition in offset order."""
+    """The records of one topic in columns, partition by partition in offset order.
+
+    `records` is filled by whoever decodes them, as far as they were decoded.
+    """
 
     topic: str
     partitions: list[int] = field(default_factory=list)
@@ -39,6 +42,7 @@ class Log:
     keys: list[bytes | None] = field(default_factory=list)
     values: list[bytes | None] = field(default_factory=list)
     headers: list[Headers] = field(default_factory=list)
+    records: list[dict[str, Any] | None] = field(default_factory=list)
 
     def __len__(self) -> int:
         """Return how many records it holds."""

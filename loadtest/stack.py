@@ -100,24 +100,33 @@ def parse(found: Mapping[str, Any]) -> Stack:
 
 def start(folder: Path, environment: Mapping[str, str]) -> Stack:
     """Start a stack in `folder` and return when it is ready; its progress is printed."""
-    if _headrace("up", folder, environment) != 0:
+    child = _headrace("up", folder, environment)
+    try:
+        code = child.wait()
+    except BaseException:
+        child.terminate()
+        child.wait(_STOP_WITHIN_S)
+        raise
+    if code != 0:
         raise NoStack(f"the stack did not come up in {folder}; the lines above say why")
     return read(folder)
 
 
 def stop(folder: Path, environment: Mapping[str, str]) -> None:
-    """Stop the stack in `folder`, and wait until nothing of it is left."""
-    _headrace("down", folder, environment)
+    """Stop the stack in `folder`, and wait until nothing of it is left, interrupted or not."""
+    child = _headrace("down", folder, environment)
+    while True:
+        try:
+            child.wait()
+        except KeyboardInterrupt:
+            continue
+        return
 
 
-def _headrace(command: str, folder: Path, environment: Mapping[str, str]) -> int:
+def _headrace(
+    command: str, folder: Path, environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     """Run a command in a session of its own: Ctrl-C is for us, who then stop the stack."""
     env = {**os.environ, **environment, "HEADRACE_HOME": str(folder)}
     argv = [sys.executable, "-m", "deploy.cli", command]
-    child = subprocess.Popen(argv, cwd=PROJECT, env=env, start_new_session=True)
-    try:
-        return child.wait()
-    except BaseException:
-        child.terminate()
-        child.wait(_STOP_WITHIN_S)
-        raise
+    return subprocess.Popen(argv, cwd=PROJECT, env=env, start_new_session=True)

@@ -49,7 +49,7 @@ class Variable:
 _TABLE: Final = (
     Variable("HEADRACE_HOME", ".headrace", "folder for data, logs, caches and stack.json"),
     Variable(
-        "HEADRACE_CACHE", "", "folder for downloaded artefacts; below HEADRACE_HOME when empty"
+        "HEADRACE_CACHE", "", "folder for downloaded artefacts; .headrace/cache when empty"
     ),
     Variable("HEADRACE_JAVA", "", "path of a Java 17+ binary; the bundled runtime when empty"),
     Variable("HEADRACE_KAFKA", None, "bootstrap servers, host:port[,host:port]"),

@@ -76,6 +76,7 @@ def _status(settings: Settings, arguments: argparse.Namespace) -> int:
         print("\nKafka does not answer: no lag to show")
     elif rows:
         print("\n" + table([("GROUP", "TOPIC", "LAG", "PARTITIONS"), *rows]))
+        print("A transaction's marker counts as one record until the next one follows it.")
     return 0
 
 

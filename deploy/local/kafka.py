@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from deploy.local.admin import broker_answers
 from deploy.local.child import Command
 from deploy.local.jars import class_path
-from deploy.local.ports import LOOPBACK, free_ports
+from deploy.local.ports import LOOPBACK, free_port
 from deploy.local.server import Server, ServerError
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class KafkaRecipe:
         """Fetch the jars, write the settings, format the data folder once; what to run."""
         libraries = class_path(self.cache)
         java = find_java(self.java)
-        self.port, controller = (self.port, *free_ports(1)) if self.port else free_ports(2)
+        self.port, controller = self.port or free_port(), free_port()
         self.folder.mkdir(parents=True, exist_ok=True)
         data, settings = self.folder / "data", self.folder / "server.properties"
         settings.write_text(_SETTINGS.format(host=LOOPBACK, port=self.port, controller=controller))

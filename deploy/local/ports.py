@@ -2,7 +2,8 @@
 
 Ports come from below the kernel's ephemeral range. A port inside it could be taken, while its
 server restarts, as the source port of any outgoing connection: even by a client that retries
-this very server, and then talks to itself.
+this very server, and then talks to itself. A port that was handed out stays reserved until this
+process ends, so that two stacks which start at the same time never choose the same one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ LOOPBACK = "127.0.0.1"
 _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOWEST = 20_000
 _TRIES = 1_000
+_CLAIMS: list[socket.socket] = []  # closed, and so given back, when the process ends
 
 
 def is_free(port: int) -> bool:
@@ -29,26 +31,18 @@ def is_free(port: int) -> bool:
     return True
 
 
-def free_port(preferred: int | None = None, taken: frozenset[int] = frozenset()) -> int:
-    """A port nobody listens on: `preferred`, else the next ones after it, else a random one."""
+def free_port(preferred: int | None = None) -> int:
+    """Reserve a port nobody listens on: `preferred`, else one after it, else a random one."""
     if preferred is not None:
         for port in range(preferred, preferred + 100):
-            if port not in taken and is_free(port):
+            if _reserve(port):
                 return port
     rng = random.SystemRandom()
     for _ in range(_TRIES):
         port = rng.randrange(_LOWEST, _highest())
-        if port not in taken and is_free(port):
+        if _reserve(port):
             return port
     raise OSError(f"no free loopback port in {_TRIES} tries: end some servers and start again")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that differ from each other."""
-    found: list[int] = []
-    for _ in range(count):
-        found.append(free_port(taken=frozenset(found)))
-    return found
 
 
 def accepts(port: int, timeout_s: float = 1.0) -> bool:
@@ -57,6 +51,21 @@ def accepts(port: int, timeout_s: float = 1.0) -> bool:
         socket.create_connection((LOOPBACK, port), timeout_s).close()
     except OSError:
         return False
+    return True
+
+
+def _reserve(port: int) -> bool:
+    """Take a free port for this process, machine-wide: an abstract socket name has one owner."""
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        claim.bind(f"\0headrace-port-{port}")
+    except OSError:
+        claim.close()
+        return False
+    if not is_free(port):
+        claim.close()
+        return False
+    _CLAIMS.append(claim)
     return True
 
 

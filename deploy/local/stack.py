@@ -112,12 +112,8 @@ def _addresses(
         dsns |= {role: postgres.address.dsn(role, database_of(role)) for role in own}
     bootstrap = settings.kafka or (kafka.bootstrap if kafka else "")
     names = worker_names(settings)
-    gateways: dict[str, int] = {}
-    for name in names["gateway"]:
-        gateways[name] = free_port(settings.gateway_port, frozenset(gateways.values()))
-    metrics: dict[str, int] = {}
-    for name in (name for role in names.values() for name in role):
-        metrics[name] = free_port(taken=frozenset(metrics.values()))
+    gateways = {name: free_port(settings.gateway_port) for name in names["gateway"]}
+    metrics = {name: free_port() for role in names.values() for name in role}
     warehouse = settings.warehouse or home.warehouse.as_uri()
     return Addresses(bootstrap, dsns, warehouse, gateways, metrics)
 

@@ -74,11 +74,15 @@ class Server:
         bound: int = self._listener.sockets[0].getsockname()[1]
         return bound
 
-    async def drain(self, within_s: float) -> None:
-        """Stop listening, let requests end, then cut off what is left."""
+    def stop_listening(self) -> None:
+        """Take no new client; from now on each answer ends its connection."""
         self.draining = True
         if self._listener is not None:
             self._listener.close()
+
+    async def drain(self, within_s: float) -> None:
+        """Stop listening, let requests end, then cut off what is left."""
+        self.stop_listening()
         for connection in tuple(self._connections):
             connection.close_if_idle()
         with contextlib.suppress(TimeoutError):

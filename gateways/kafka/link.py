@@ -59,7 +59,7 @@ class KafkaLink:
         self._producer: Any = None
         self._answered_at: float | None = None
         self._pending: dict[asyncio.Future[None], float] = {}
-        self._broken: str | None = None
+        self._retired: Any = None
         self._wake = asyncio.Event()
         self._found = asyncio.Event()
         self._starting: Any = None
@@ -104,20 +104,24 @@ class KafkaLink:
         """Connect, probe, replace, for ever; ends by cancellation and closes the producer."""
         try:
             while True:
+                if self._retired is not None:
+                    await self._discard()
                 if self._producer is None:
                     await self._connect()
                 else:
                     await self._probe()
                 metrics.BROKER_UP.set(self.up())
-                if self._broken is not None:
-                    await self._replace(self._broken)
-                    continue
-                self._wake.clear()
-                pause_s = PROBE_EVERY_S if self._producer is not None else RETRY_EVERY_S
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), pause_s)
+                if self._retired is None:
+                    await self._pause()
         finally:
             await self._discard()
+
+    async def _pause(self) -> None:
+        """Wait for the next probe or attempt, or for a producer that breaks."""
+        self._wake.clear()
+        seconds = PROBE_EVERY_S if self._producer is not None else RETRY_EVERY_S
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
 
     async def _connect(self) -> None:
         self._starting = AIOKafkaProducer(
@@ -134,7 +138,6 @@ class KafkaLink:
             await self._discard()
             return
         self._producer, self._starting = self._starting, None
-        self._broken = None
         self.generation += 1
         self._found.set()
         await self._probe()
@@ -182,19 +185,17 @@ class KafkaLink:
             outcome.set_exception(error)
 
     def _break(self, reason: str) -> None:
-        self._broken = reason
-        self._wake.set()
-
-    async def _replace(self, reason: str) -> None:
+        """Use this producer no more; `run` closes it and connects another."""
         self._log.warning("replacing the producer", reason=reason)
         metrics.RECONNECTS.labels(reason=reason.partition(":")[0]).inc()
-        self._broken = None
-        await self._discard()
+        self._retired, self._producer = self._producer, None
+        self._found.clear()
+        self._wake.set()
 
     async def _discard(self) -> None:
         """Close the producer within a bound, whatever state it and the broker are in."""
-        producer = self._producer or self._starting
-        self._producer = self._starting = None
+        producer = self._retired or self._producer or self._starting
+        self._producer = self._starting = self._retired = None
         self._found.clear()
         for outcome in self._pending:
             if not outcome.done():

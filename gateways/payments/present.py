@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from gateways.kafka.reply import Reply
+from gateways.kafka.reply import Reply, Step
 from gateways.payments.times import timestamp
 
 ACCEPTED: Final = "accepted"
@@ -150,10 +150,7 @@ def progressed(shown: Payment, outcome: Reply) -> Payment:
         captured_amount=outcome.captured_minor or 0,
         refunded_amount=outcome.refunded_minor or 0,
         expires_at=timestamp(expires_at_us) if expires_at_us is not None else None,
-        timeline=[
-            TimelineStep(timestamp(step.at_us), step.event, reason_of(step.reason))
-            for step in outcome.timeline
-        ],
+        timeline=[_step(step, outcome) for step in outcome.timeline],
     )
 
 
@@ -191,3 +188,9 @@ def status_of(frozen: Frozen) -> str:
 def reason_of(code: str | None, detail: str | None = None) -> Reason | None:
     """Return the reason, if there is one."""
     return Reason(code, detail) if code is not None else None
+
+
+def _step(step: Step, outcome: Reply) -> TimelineStep:
+    """Show a step; the outcome's own reason has a detail."""
+    detail = outcome.detail if step.reason == outcome.reason else None
+    return TimelineStep(timestamp(step.at_us), step.event, reason_of(step.reason, detail))

@@ -23,6 +23,7 @@ class Waiters:
 
     def __init__(self, count_max: int) -> None:
         self._count_max = count_max
+        self._ended = False
         self._waiters: dict[str, _Waiter] = {}
         self._matched = metrics.REPLIES.labels(result="matched")
         self._unknown = metrics.REPLIES.labels(result="unknown")
@@ -32,8 +33,8 @@ class Waiters:
 
     @property
     def full(self) -> bool:
-        """Tell whether another request could wait."""
-        return len(self._waiters) >= self._count_max
+        """Tell whether no further request can wait."""
+        return self._ended or len(self._waiters) >= self._count_max
 
     def expect(self, request_id: str, seconds: float, on_outcome: OnOutcome) -> None:
         """Call `on_outcome` later, once."""
@@ -59,7 +60,8 @@ class Waiters:
         waiter.on_outcome(reply)
 
     def expire_all(self) -> None:
-        """End every wait now: the process ends."""
+        """End every wait now, and take no new one: the process ends."""
+        self._ended = True
         for request_id in tuple(self._waiters):
             self._expire(request_id)
 

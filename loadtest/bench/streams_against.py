@@ -121,8 +121,9 @@ def _systems(rig: Rig, cache: Path, java: str | None) -> Iterator[System]:
         )
     python = setup.quix(folder)
     if python is not None:
+        quix = max(150_000, events * 3 // 5)  # several commits, five seconds apart
         for name, group, interval in ((QUIX_FAST, "quix-f", "0.1"), (QUIX_SLOW, "quix-s", "5")):
-            yield System(name, f"against-{group}", events * 3 // 5, _quix(rig, python, interval))
+            yield System(name, f"against-{group}", quix, _quix(rig, python, interval))
     yield System(FAUST, "against-faust", max(5_000, events // 25), _faust(rig), exact=False)
 
 

@@ -27,6 +27,8 @@ WRITTEN: Final = ("out", "side.out", "fired", "small", "in.dlq", "side.dlq")
 CLEANER_BACKOFF_MS: Final = 200
 NODE_ID: Final = "1"
 READ_WITHIN_S: Final = 60.0
+_FOREVER: Final = {"retention.ms": "-1"}
+"""Made-up timestamps lie years back: retention would take the records away at once."""
 _COMPACT: Final = {"cleanup.policy": "compact"}
 EAGER_COMPACTION: Final = _COMPACT | {
     "segment.ms": "100",
@@ -46,9 +48,9 @@ class Broker:
 
     async def create(self, prefix: str, partitions: int, *, compacting: bool) -> None:
         """Make a run's topics."""
-        configs: dict[str, dict[str, str]] = {f"{prefix}.{name}": {} for name in INPUTS + WRITTEN}
-        configs |= {f"{prefix}.{name}": {} for name in ("timers", "timers.dlq")}
-        configs[f"{prefix}.small"] = {"max.message.bytes": str(SMALL_BYTES_MAX)}
+        configs = {f"{prefix}.{name}": _FOREVER for name in INPUTS + WRITTEN}
+        configs |= {f"{prefix}.{name}": _FOREVER for name in ("timers", "timers.dlq")}
+        configs[f"{prefix}.small"] = _FOREVER | {"max.message.bytes": str(SMALL_BYTES_MAX)}
         configs[f"{prefix}.changelog"] = EAGER_COMPACTION if compacting else _COMPACT
         new = [NewTopic(name, partitions, 1, topic_configs=each) for name, each in configs.items()]
         answer = await self.admin.create_topics(new)

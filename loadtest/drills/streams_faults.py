@@ -23,6 +23,8 @@ Script = Callable[[Run], Awaitable[list[str]]]
 """Breaks a run; returns what it found wrong by itself."""
 
 ONCE_A_START: Final = frozenset({"after_fence", "after_restore", "on_stop"})
+PASSES_MAX: Final = 15
+STORM_EVENTS: Final = 14
 REACHED_WITHIN_S: Final = 30.0
 
 
@@ -43,15 +45,16 @@ class Kind:
 async def crash_points(run: Run) -> list[str]:
     """SIGKILL at named steps, one after another, then finish."""
     await run.feed(0.3)
-    wiped = run.rng.random() < 0.5
     points = list(POINTS)
-    first = points[run.seed // 2 % len(points)]
+    turn, place = divmod(run.seed // 2, len(points))
+    first, wiped = points[place], (turn + place) % 2 == 0
     for number, point in enumerate([first, *run.rng.sample(points, run.rng.randrange(1, 3))]):
         if point == "in_restore":
             if number == 0:
                 await _work_a_little(run)
             _wipe(run)
-        await _crash(run, point)
+        most = run.mix.partitions if point in ONCE_A_START else PASSES_MAX
+        await _crash(run, point, 1 if point == "in_restore" else run.rng.randrange(most) + 1)
         if wiped:
             _wipe(run)
     return []
@@ -129,8 +132,7 @@ async def storm(run: Run) -> list[str]:
     names = ("w0", "w1", "w2")
     await run.feed(0.1)
     feeding = asyncio.create_task(run.trickle(0.8, 8.0))
-    ends_at = time.monotonic() + 8.0
-    while time.monotonic() < ends_at:
+    for _ in range(STORM_EVENTS):
         name = run.rng.choice(names)
         worker = run.workers.get(name)
         if worker is None or not worker.running():
@@ -156,14 +158,13 @@ async def compacted(run: Run) -> list[str]:
     """Restore from a changelog of which the broker has compacted the beginning."""
     await run.feed(0.2)
     await run.start()
-    await run.trickle(0.4, 2.5)
-    await run.until_done(round(0.4 * run.mix.records))
-    await run.kill()
+    await run.trickle(0.2, 2.0)
     deadline = time.monotonic() + REACHED_WITHIN_S
     while not await _has_holes(run):
         if time.monotonic() > deadline:
             raise DrillError("the broker does not compact the changelog")
-        await asyncio.sleep(0.3)
+        await run.trickle(0.01, 0.5)
+    await run.kill()
     run.faults["restore from a compacted changelog"] += 1
     _wipe(run)
     return []
@@ -196,7 +197,8 @@ async def quiet(run: Run) -> list[str]:
     """One crash on made-up, jumping timestamps: log time must follow from the input alone."""
     await run.feed(0.5)
     run.faults["clock skew"] += 1
-    await _crash(run, run.rng.choice(("after_send", "after_commit", "after_store")))
+    point = run.rng.choice(("after_send", "after_commit", "after_store"))
+    await _crash(run, point, run.rng.randrange(6, 16))
     return []
 
 
@@ -208,11 +210,8 @@ async def _work_a_little(run: Run) -> None:
     run.faults["SIGKILL at a random instant"] += 1
 
 
-async def _crash(run: Run, point: str) -> None:
-    """Start a worker that dies at `point`, and wait until it has."""
-    passes = run.rng.randrange(1, run.mix.partitions + 1 if point in ONCE_A_START else 16)
-    if point == "in_restore":
-        passes = 1
+async def _crash(run: Run, point: str, passes: int = 1) -> None:
+    """Start a worker that dies when it passes `point` for so many times, and wait until it has."""
     await run.start(crash=f"{point}:{passes}")
     feeding = asyncio.create_task(run.trickle(0.2, 1.0))
     if point == "on_stop":
@@ -244,14 +243,14 @@ def _wipe(run: Run) -> None:
     run.faults["disk wiped"] += 1
 
 
-_MIX: Final = Mix(records=2_400, keys=40, partitions=4)
+_MIX: Final = Mix(records=2_400, keys=100, partitions=4)
 _TIMED: Final = Mix(records=1_600, keys=30, partitions=2, timed=True)
 _USUAL: Final = Tuning(batch_max=40, commit_interval_ms=10)
 _SHORT: Final = replace(_USUAL, session_timeout_ms=1_500, transaction_timeout_ms=2_000)
 
 KINDS: Final[dict[str, Kind]] = {
     "crash points": Kind(crash_points, _MIX, _USUAL),
-    "SIGKILL": Kind(sigkills, _MIX, _USUAL),
+    "SIGKILL": Kind(sigkills, replace(_MIX, keys=30, long_timers=True), _USUAL),
     "zombie": Kind(zombie, _MIX, _SHORT, finisher="w1"),
     "storm": Kind(storm, _MIX, _SHORT),
     "refused": Kind(

@@ -20,6 +20,9 @@ SMALL_BYTES_MAX: Final = 4 * 1024
 BIG_BYTES: Final = 3 * SMALL_BYTES_MAX
 STARTS_AT_MS: Final = 1_700_000_000_000
 SKEW_MS: Final = 600_000
+DELAYS_US: Final = (50_000, 600_000, 2_500_000)
+"""Timers are short, to fire amid the faults, or long, to be replaced before they fire."""
+LONG_US: Final = 2_000_000
 GARBAGE: Final = b"\xff not an operation"
 
 
@@ -37,19 +40,21 @@ class Mix:
     """The load of a run: how many records, on how many keys, and how many of each kind in 1,000.
 
     `timed` gives records made-up timestamps, which jump back and forth by up to `skew_ms`; then
-    there are no timers and no second input, so that log time follows from the input alone.
+    there are no timers and no second input, so that log time follows from the input alone. With
+    `long_timers` most are replaced before they are due.
     """
 
     records: int
     keys: int
     partitions: int
     side: int = 250
-    arm: int = 60
+    arm: int = 100
     cancel: int = 20
     drop: int = 40
     bad: int = 8
     garbage: int = 4
     big: int = 0
+    long_timers: bool = False
     timed: bool = False
     skew_ms: int = 0
 
@@ -92,5 +97,7 @@ def _value(rng: Random, mix: Mix) -> bytes:
     kind = rng.choices([*kinds, "add"], shares)[0]
     if kind == "garbage":
         return GARBAGE
-    after_us = rng.randrange(800_000) if kind == "arm" else 0
+    after_us = 0
+    if kind == "arm":
+        after_us = LONG_US if mix.long_timers else rng.randrange(rng.choice(DELAYS_US))
     return encode_op(Op(kind, rng.randrange(1, 10_000), after_us, mix.timed))

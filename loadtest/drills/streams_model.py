@@ -3,7 +3,7 @@
 A few dictionaries and a loop per partition and topic; nothing of the engine. The two inputs touch
 different state and outputs, so how they were interleaved makes no difference. A timer is the one
 thing that depends on when it happened: one that nothing replaced must have fired exactly once, one
-that was replaced or cancelled at most once.
+that was replaced or cancelled at most once, and none before its time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Logged:
 
 @dataclass(slots=True)
 class Partition:
-    """What one partition must have written and kept."""
+    """What one partition must have written and kept; `may_fire` says from when on, in ms."""
 
     out: list[Pair] = field(default_factory=list)
     side_out: list[Pair] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Partition:
     totals: dict[bytes, bytes] = field(default_factory=dict)
     sides: dict[bytes, bytes] = field(default_factory=dict)
     must_fire: dict[bytes, bytes] = field(default_factory=dict)
-    may_fire: set[Pair] = field(default_factory=set)
+    may_fire: dict[Pair, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _apply(
         partition.must_fire.pop(key, None)
     if op.kind == "arm":
         partition.must_fire[key] = b"%d" % record.offset
-        partition.may_fire.add((key, b"%d" % record.offset))
+        partition.may_fire[key, b"%d" % record.offset] = record.at_ms + op.after_us // 1000
     return None
 
 
@@ -164,9 +164,17 @@ def _fired(expected: Partition, found: Sequence[Logged]) -> str:
     missing = [pair for pair in expected.must_fire.items() if pair not in fired]
     twice = [pair for pair, times in fired.items() if times > 1]
     wrong = [pair for pair in fired if pair not in expected.may_fire]
-    if not missing and not twice and not wrong:
+    early = [
+        (record.key, record.value)
+        for record in found
+        if record.at_ms < expected.may_fire.get((record.key, record.value), 0)
+    ]
+    if not missing and not twice and not wrong and not early:
         return ""
-    return f"timers: not fired {missing[:3]}, fired twice {twice[:3]}, never set {wrong[:3]}"
+    return (
+        f"timers: not fired {missing[:3]}, fired twice {twice[:3]}, never set {wrong[:3]},"
+        f" fired early {early[:3]}"
+    )
 
 
 def _dead(expected: Partition, found: Sequence[Logged]) -> str:

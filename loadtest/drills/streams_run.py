@@ -36,6 +36,11 @@ ENDS_WITHIN_S: Final = 45.0
 RESTARTS_MAX: Final = 20
 POLL_S: Final = 0.1
 SLICES: Final = 40
+LAST_S: Final = 1.5
+"""How long the last records take to come, while timers fire between them."""
+
+
+Condition = Callable[[], Awaitable[bool]]
 
 
 class DrillError(RuntimeError):
@@ -67,6 +72,7 @@ class Run:
     faults: Counter[str] = field(default_factory=Counter)
     workers: dict[str, Child] = field(default_factory=dict)
     stop_on_poison: bool = False
+    fed: int = 0
     _source: Iterator[Fed] | None = None
 
     # -- load --------------------------------------------------------------------------------
@@ -76,17 +82,19 @@ class Run:
         if self._source is None:
             self._source = feed(self.seed, self.mix)
         count = round(share * self.mix.records)
-        await self.broker.feed(self.prefix, islice(self._source, count))
+        self.fed += await self.broker.feed(self.prefix, islice(self._source, count))
 
     async def feed_all(self) -> None:
         """Write what is left of them."""
         await self.feed(1.0)
 
     async def trickle(self, share: float, seconds: float) -> None:
-        """Write a share of the records little by little."""
-        for _ in range(SLICES):
-            await self.feed(share / SLICES)
-            await asyncio.sleep(seconds / SLICES)
+        """Write a share of the records, as far as there are any, little by little."""
+        share = min(share, 1.0 - self.fed / self.mix.records)
+        slices = max(1, min(SLICES, round(share * self.mix.records)))
+        for _ in range(slices):
+            await self.feed(share / slices)
+            await asyncio.sleep(seconds / slices)
 
     # -- processes ---------------------------------------------------------------------------
 
@@ -173,24 +181,42 @@ class Run:
         await self._await(reached, within_s, f"{records} records committed")
 
     async def settle(self, name: str = "w0") -> None:
-        """Have one worker finish everything, then stop it; all others have ended."""
+        """Have one worker finish everything, then stop it; all others have ended.
+
+        The last records come little by little to a worker that has caught up, so that timers fire
+        and are replaced between them.
+        """
+        if name not in self.workers or not self.workers[name].running():
+            await self.start(name)
+
+        async def caught_up() -> bool:
+            return await self.done() >= self.fed
+
+        await self._kept(name, caught_up, "the worker has caught up")
+        await self.trickle(1.0, LAST_S)
         await self.feed_all()
         expected = await self.expected()
         must_fire = sum(len(each.must_fire) for each in expected.values())
-        if name not in self.workers or not self.workers[name].running():
-            await self.start(name)
-        restarts = 0
 
         async def finished() -> bool:
+            return await self._all_applied(expected, must_fire)
+
+        await self._kept(name, finished, "everything applied and every timer fired")
+        await self.stop(name)
+
+    async def _kept(self, name: str, condition: Condition, what: str) -> None:
+        """Wait for a condition while a worker is started again whenever it ends."""
+        restarts = 0
+
+        async def holds() -> bool:
             nonlocal restarts
             if not self.workers[name].running():
                 restarts += 1
                 assert restarts <= RESTARTS_MAX, f"{name} ends again and again"
                 await self.start(name)
-            return await self._all_applied(expected, must_fire)
+            return await condition()
 
-        await self._await(finished, SETTLE_WITHIN_S, "everything applied and every timer fired")
-        await self.stop(name)
+        await self._await(holds, SETTLE_WITHIN_S, what)
 
     async def _all_applied(self, expected: dict[int, model.Partition], must_fire: int) -> bool:
         if await self.done() < self.mix.records:
@@ -204,9 +230,7 @@ class Run:
             for (_, number), records in fired.items()
         )
 
-    async def _await(
-        self, condition: Callable[[], Awaitable[bool]], within_s: float, what: str
-    ) -> None:
+    async def _await(self, condition: Condition, within_s: float, what: str) -> None:
         deadline = time.monotonic() + within_s
         while not await condition():
             if time.monotonic() > deadline:

@@ -142,6 +142,8 @@ def _shade(shade: Shade, x: Axis, row: int) -> str:
     return (
         f'<rect class="shade" x="{start:.1f}" y="{TOP}" width="{max(2.0, end - start):.1f}" '
         f'height="{HEIGHT - TOP - BOTTOM}"><title>{tip}</title></rect>'
+        f'<line class="killed" x1="{start:.1f}" x2="{start:.1f}" y1="{TOP}" '
+        f'y2="{HEIGHT - BOTTOM}"/>'
         f'<text class="kill" x="{start + 2:.1f}" y="{TOP - 6 - 10 * (row % 2)}">'
         f"{escape(shade.name)}</text>"
     )

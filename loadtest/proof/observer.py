@@ -41,13 +41,6 @@ class Observer:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=stack.kafka,
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            auto_offset_reset="latest",
-            fetch_max_wait_ms=250,
-        )
         self._task: asyncio.Task[None] | None = None
         self.ends: dict[str, End] = {}
         self.accepted: set[str] = set()
@@ -55,6 +48,13 @@ class Observer:
 
     async def __aenter__(self) -> Self:
         """Connect, and watch from the present end of the log."""
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._stack.kafka,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="latest",
+            fetch_max_wait_ms=250,
+        )
         await self._consumer.start()
         partitions = [TopicPartition(TOPIC, n) for n in range(self._stack.partitions)]
         self._consumer.assign(partitions)
@@ -68,7 +68,7 @@ class Observer:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._consumer.stop()
+            await self._consumer.stop()
 
     async def until_ended(self, payment_ids: Iterable[str], within_s: float) -> set[str]:
         """Wait until each of these has ended; return those that have not in time."""

@@ -77,8 +77,11 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was sent and what came of it. `begun_s` is the start of the load, epoch seconds."""
+    """What was sent and what came of it. `begun_s` is the start of the load, epoch seconds;
+    `funded` payments into the accounts came before it.
+    """
 
+    funded: int
     shots: Sequence[Shot]
     judged: Judged
     health: Health
@@ -115,7 +118,7 @@ class Run:
         finally:
             await self._loop.close()
         return Result(
-            shots, judged, health, self._killer.kills,
+            len(funding), shots, judged, health, self._killer.kills,
             self._meter.by_role() | {"loadtest": health.cpu_s}, self._loop.started_at_s,
         )  # fmt: skip
 
@@ -212,6 +215,6 @@ async def demo(folder: Path, setting: Setting, say: Callable[[str], None]) -> di
         invariants=[*proof, *tally.of_verdicts(verdicts)],
         surprises=judged.surprises,
         verify=summary(evidence.unsettled, verdicts),
-        setting=asdict(setting),
+        setting=asdict(setting) | {"funded": result.funded},
     )
     return figures.document(measured)

@@ -32,6 +32,7 @@ def _payments(document: dict[str, Any]) -> Iterator[str]:
     reasons = ", ".join(f"{n:,} {code}" for code, n in document["rejected"].items())
     yield f"Payments   {document['accepted']:,} accepted = {document['settled']:,} settled"
     yield f"           + {rejected:,} rejected ({reasons}) + {document['in_flight']} in flight"
+    yield f"           {document['setting']['funded']:,} of them paid into the accounts beforehand"
     yield f"           {document['repeated']:,} repeated, {document['conflicting']:,} conflicting"
     hooks = document["webhooks"]
     told = ", ".join(f"{n:,} {what}" for what, n in hooks.items())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from loadtest.kafka_log import LogReader, all_partitions
 from loadtest.verify import databases, frames, lake
@@ -32,7 +32,7 @@ _FINAL: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Evidence:
     """All tables by name, the logs they came from, and what had not come to rest in time."""
 
@@ -101,8 +101,11 @@ class _Tracker:
         self._events = logs["payments.events"]
         self._seen = 0
         self._ended: set[str] = set()
+        asked = logs["payments.requests"]
         self._asked = {
-            record["resource_id"] for record in _decoded(logs["payments.requests"], 0, cut)
+            record["resource_id"]
+            for i, record in enumerate(frames.decoded(asked))
+            if record and asked.offsets[i] < cut[asked.topic, asked.partitions[i]]
         }
         self.look()
 
@@ -113,20 +116,10 @@ class _Tracker:
 
     def look(self) -> None:
         """Take in what was read since the last time."""
-        for record in _decoded(self._events, self._seen, None):
-            if record["type"] in _FINAL:
+        for record in frames.decoded(self._events)[self._seen :]:
+            if record and record["type"] in _FINAL:
                 self._asked.discard(record["resource_id"])
         self._seen = len(self._events)
-
-
-def _decoded(log: Log, start: int, cut: Offsets | None) -> list[dict[str, Any]]:
-    found = []
-    for i in range(start, len(log)):
-        if cut is None or log.offsets[i] < cut[log.topic, log.partitions[i]]:
-            record = frames.decode(log.values[i])
-            if record is not None:
-                found.append(record)
-    return found
 
 
 class _Lake:

@@ -127,7 +127,7 @@ def log_table(log: Log, cut: Offsets) -> pa.Table:
         columns["_headers"] = pa.array(headers, HEADERS)
         columns["value"] = pa.array(log.values, pa.binary())
         return pa.table(columns)
-    records = [decode(value) for value in log.values]
+    records = decoded(log)
     columns[UNDECODED] = pa.array([record is None for record in records], pa.bool_())
     return pa.table(columns | record_columns(log.topic, records))
 
@@ -141,6 +141,12 @@ def record_columns(topic: str, records: list[dict[str, Any] | None]) -> dict[str
             values = (None if value is None else list(value.items()) for value in values)
         columns[name] = pa.array(list(values), kind)
     return columns
+
+
+def decoded(log: Log) -> list[dict[str, Any] | None]:
+    """Return the log's records, each decoded once however often this is asked."""
+    log.records += [decode(value) for value in log.values[len(log.records) :]]
+    return log.records
 
 
 def decode(value: bytes | None) -> dict[str, Any] | None:

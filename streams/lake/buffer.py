@@ -38,6 +38,11 @@ class Buffer:
         """Tell whether it is time to land: a full batch, or the oldest record has waited."""
         return bool(self.rows) and (self.rows >= rows_max or now - self.since >= interval_s)
 
+    @property
+    def weight(self) -> tuple[int, int]:
+        """Order buffers by how much memory landing them frees; an empty one comes last."""
+        return self.bytes, self.rows
+
     def idle(self, partition: int) -> bool:
         """Tell whether nothing of this partition waits to land."""
         return not self._records.get(partition)

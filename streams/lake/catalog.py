@@ -13,10 +13,13 @@ from schemas.errors import Unavailable
 CATALOG: Final = "headrace"
 """The name under which its tables stand in the catalog database: readers open it by this name."""
 
+# A sink that is paused in mid-commit holds its table's row: Postgres ends it before another one
+# gives up waiting.
 _BOUNDS: Final = {
     "connect_timeout": "5",
     "tcp_user_timeout": "10000",
-    "options": "-c statement_timeout=10000 -c lock_timeout=5000",
+    "options": "-c statement_timeout=10000 -c lock_timeout=5000"
+    " -c idle_in_transaction_session_timeout=2000",
 }
 
 

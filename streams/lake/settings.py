@@ -8,7 +8,7 @@ from typing import Final
 
 from schemas import environment
 
-BUFFER_BYTES_MAX: Final = 192 * 1024 * 1024
+BUFFER_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bound of all unlanded values together; past it nothing is read."""
 
 

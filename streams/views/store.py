@@ -22,6 +22,10 @@ from streams.views.rows import Rows
 
 CONNECT_S: Final = 5.0
 COMMAND_S: Final = 10.0
+LOCK_S: Final = 5.0
+IDLE_S: Final = 2.0
+"""An owner that is paused in mid-transaction holds its partitions' rows: Postgres ends it after
+this time, before the claim of the next owner gives up waiting for them."""
 
 _AWAY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
@@ -60,7 +64,8 @@ class Store:
                     "application_name": name,
                     "synchronous_commit": "off",
                     "statement_timeout": str(int(COMMAND_S * 1000)),
-                    "lock_timeout": str(int(COMMAND_S * 500)),
+                    "lock_timeout": str(int(LOCK_S * 1000)),
+                    "idle_in_transaction_session_timeout": str(int(IDLE_S * 1000)),
                 },
             )
             missing = {number for number, _ in migrations()} - await applied(connection)

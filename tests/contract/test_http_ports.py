@@ -135,6 +135,55 @@ async def test_the_largest_delivery_fits(broker):
     assert [len(value) for _, value, _, _ in await broker.read(0)] == [1_200_000, 5]
 
 
+@pytest.fixture
+async def real(kafka, new_topic):
+    made = KafkaBroker(kafka.bootstrap, new_topic("link"))
+    await until(made.link.up, within_s=20)
+    yield made
+    await made.stop()
+
+
+async def test_a_batch_that_fails_for_good_costs_the_producer_and_nothing_after_it(real):
+    said, outbox, first = [], Outbox(real.link), real.link.generation
+    outbox.offer(event(real.topic, b"x" * 1_200_000, said))  # above the broker's own bound
+    await until(lambda: said, within_s=20)
+    assert isinstance(said[0], Down)
+    for n in range(20):
+        outbox.offer(event(real.topic, b"%d" % n, said))
+        await asyncio.sleep(0.05)
+    await until(lambda: len(said) == 21, within_s=20)
+    assert said[1:] == [None] * 20
+    assert real.link.generation == first + 1
+    assert len(await real.read(0)) == 20
+
+
+async def test_a_producer_without_answer_for_too_long_is_replaced(real, kafka, monkeypatch):
+    monkeypatch.setattr("gateways.kafka.link.STUCK_S", 0.5)
+    said, outbox, first = [], Outbox(real.link), real.link.generation
+    kafka.pause()
+    try:
+        outbox.offer(event(real.topic, b"a", said))
+        await until(lambda: said, within_s=20)
+        assert isinstance(said[0], Down)
+        await until(lambda: not real.link.up(), within_s=20)
+    finally:
+        kafka.resume()
+    await until(real.link.up, within_s=20)
+    assert real.link.generation > first
+    outbox.offer(event(real.topic, b"b", said))
+    await until(lambda: len(said) == 2, within_s=20)
+    assert said[1] is None
+
+
+async def test_a_missing_topic_is_not_up_and_says_so(kafka):
+    link = KafkaLink(kafka.bootstrap, "test", ["no-such-topic"], 4)
+    task = asyncio.create_task(link.run())
+    await until(lambda: link.trouble and "no-such-topic has 0 partitions" in link.trouble, 20)
+    assert not link.up()
+    task.cancel()
+    await asyncio.wait([task])
+
+
 # The read model.
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sys
+import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
@@ -15,7 +16,9 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from deploy.local.admin import connected
 from deploy.local.child import Child, Command
+from deploy.local.ports import free_port
 from ledger_writer.audit import audit
 from ledger_writer.crash import POINTS
 from ledger_writer.event import COMMANDS, EVENTS, event_bytes
@@ -226,7 +229,8 @@ async def trickle(stack: Stack, records: list[dict], chunk: int = 50) -> None:
 
 
 async def test_commands_become_postings_and_events(stack):
-    stack.writer()
+    port = free_port()
+    stack.writer(HEADRACE_METRICS_PORT=str(port))
     await begin(stack)
     payer, payee = CUSTOMERS[:2]
     pay = transfer("k", (payer, payee, 700), reference="r-1", metadata={"order": "7"})
@@ -256,6 +260,40 @@ async def test_commands_become_postings_and_events(stack):
     assert await stack.balance(BANK) == -10_000 * len(CUSTOMERS)
     traces = {record.headers for each in (await stack.records(EVENTS)).values() for record in each}
     assert traces == {(("traceparent", b"00-abc-def-01"),)}
+    page = await asyncio.to_thread(
+        lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+    )
+    here = f'partition="{_home(payer)}"'
+    assert f'headrace_ledger_rejections_total{{{here},reason="insufficient_funds"}} 1.0' in page
+    assert f'headrace_ledger_outcomes_total{{{here},type="transfer.rejected"}}' in page
+    assert "headrace_ready 1.0" in page
+
+
+async def test_the_group_is_told_how_far_the_ledger_is(stack):
+    stack.writer()
+    await begin(stack)
+    await stack.prove()
+    fences = await stack.fences()
+
+    async def told() -> bool:
+        async with connected(stack.bootstrap) as admin:
+            offsets = await admin.list_consumer_group_offsets("ledger_writer")
+        hints = {tp.partition: each.offset for tp, each in offsets.items()}
+        return hints == {number: fence["next_offset"] for number, fence in fences.items()}
+
+    await stack.until(told)
+
+
+async def test_a_fence_raised_by_nobody_who_stays_is_taken_again(stack):
+    stack.writer()
+    await begin(stack)
+    journals = PostgresJournals(stack.dsns["ledger_writer"], "passer-by", PARTITIONS)
+    async with journals.open() as journal:
+        for number in range(PARTITIONS):
+            await journal.acquire(number, None)
+    await stack.send(load(100))
+    await stack.prove()
+    assert "taking the fence again" in (stack.folder / "ledger_writer-0.log").read_text()
 
 
 async def test_poison_is_dead_lettered_byte_for_byte_and_the_rest_goes_on(stack):
@@ -304,8 +342,8 @@ async def test_kill_9_in_mid_load_loses_and_doubles_nothing(stack):
     writer = stack.writer()
     await begin(stack)
     sending = asyncio.create_task(trickle(stack, load(3_000)))
-    while not sending.done():
-        await asyncio.sleep(0.6)
+    for _ in range(3):
+        await stack.until(_moved(stack, by=150))
         writer.kill()
         writer.start()
     await sending
@@ -357,7 +395,11 @@ async def test_a_second_writer_shares_the_partitions_and_its_death_gives_them_ba
     await begin(stack)
     sending = asyncio.create_task(trickle(stack, load(2_000)))
     second = stack.writer("ledger_writer-1")
-    await asyncio.sleep(2)
+
+    async def sharing() -> bool:
+        return "partition ready" in second.log_tail(1_000)
+
+    await stack.until(sharing)
     second.kill()
     await sending
     await stack.prove()
@@ -401,6 +443,20 @@ async def test_it_ends_cleanly_on_sigterm_and_goes_on_from_there(stack):
     await stack.prove()
 
 
+async def test_it_ends_on_sigterm_when_nothing_answers(stack, kafka, postgres):
+    writer = stack.writer()
+    await begin(stack)
+    kafka.pause()
+    postgres.pause()
+    try:
+        writer.send(signal.SIGTERM)
+        await stack.until(_ended(writer), within_s=20)
+    finally:
+        kafka.resume()
+        postgres.resume()
+    assert writer.process.returncode == 0
+
+
 async def test_a_database_without_tables_is_named_in_plain_words(stack, new_database):
     empty = new_database("ledger")
     writer = stack.writer(HEADRACE_LEDGER_DSN=empty["ledger_writer"])
@@ -421,6 +477,18 @@ def _ended(child: Child):
         return not child.running()
 
     return ended
+
+
+def _moved(stack: Stack, by: int):
+    """Tell, from the first time it is asked, when the journal has grown by so many rows."""
+    first: list[int] = []
+
+    async def moved() -> bool:
+        position = sum(fence["next_position"] for fence in (await stack.fences()).values())
+        first.append(position)
+        return position >= first[0] + by
+
+    return moved
 
 
 def _home(account_id: str) -> int:

@@ -20,6 +20,7 @@ from deploy.local.kafka import Kafka
 from deploy.local.postgres import Postgres
 from schemas import wire
 from schemas.errors import Fenced, Poisoned, Unavailable
+from streams.views import statements
 from streams.views.migrate import migrate
 from streams.views.rows import LEDGER, PAYMENTS, TOPICS, Rows, fold
 from streams.views.store import Store
@@ -285,6 +286,27 @@ async def test_only_the_holder_of_the_newest_claim_writes(views: Views) -> None:
         await new.apply(rows, claims, {place: 9})
         with pytest.raises(Fenced):
             await new.apply(rows, claims, {place: 10})  # from 5 again, but it stands at 9
+    finally:
+        await old.close()
+        await new.close()
+
+
+async def test_an_owner_paused_in_mid_transaction_does_not_hold_up_the_next_one(
+    views: Views,
+) -> None:
+    place = (PAYMENTS, 0)
+    old = await Store.open(views.dsns["views_owner"], "old")
+    new = await Store.open(views.dsns["views_owner"], "new")
+    try:
+        claim = (await old.claim([place]))[place]
+        await old._connection.execute("begin")
+        moved = [[PAYMENTS], [0], [claim.epoch], [None], [7]]
+        assert await old._connection.execute(statements.ADVANCE, *moved) == "UPDATE 1"
+        claims = await new.claim([place])  # the old one sits on the row, and says nothing more
+        assert claims[place].next is None
+        with pytest.raises(Unavailable):
+            await old.apply(Rows(), {place: claim}, {place: 7})
+        await new.apply(Rows(), claims, {place: 9})
     finally:
         await old.close()
         await new.close()

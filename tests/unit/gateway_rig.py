@@ -113,8 +113,8 @@ class Client:
 
     async def close(self) -> None:
         self.writer.close()
-        with suppress(ConnectionError):
-            await self.writer.wait_closed()
+        with suppress(ConnectionError, TimeoutError):
+            await asyncio.wait_for(self.writer.wait_closed(), 2)
 
 
 def request(method: str, path: str, body: bytes | None = None, **headers: str) -> bytes:
@@ -222,7 +222,8 @@ async def running(
     link, views, replies = MemoryLink(), MemoryViews(), Replies()
     known = sources if sources is not None else parse_sources(json.dumps(SOURCES).encode())
     ports = Ports(link, replies, views, keyring(), known)
-    gateway = assemble(settings, ports, limits, bounds)
+    patient = Bounds(deadline_s=20.0)  # whatever else the machine does
+    gateway = assemble(settings, ports, limits, bounds or patient)
     port = await gateway.server.start("127.0.0.1", 0)
     outbox = asyncio.create_task(gateway.outbox.run())
     rig = Rig(gateway, link, views, replies, port)

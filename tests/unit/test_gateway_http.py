@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -284,6 +285,20 @@ async def test_the_client_can_read_413_though_it_goes_on_sending():
             client.writer.write(b"x" * 50_000)
         assert (await client.answer()).status == 413
         assert s.bodies == []
+
+
+async def test_the_answer_is_not_torn_down_by_what_was_sent_after_the_end():
+    def converse(port):
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            client.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n")
+            for _ in range(5):
+                client.sendall(b"x" * 10_000)
+                time.sleep(0.02)
+            return client.recv(100)
+
+    async with site() as s:
+        port = s.server._listener.sockets[0].getsockname()[1]
+        assert b" 413 " in await asyncio.to_thread(converse, port)
 
 
 async def test_a_chunked_body_above_the_bound_is_413():

@@ -74,6 +74,12 @@ def test_a_batch_is_due_when_full_or_when_its_oldest_record_has_waited() -> None
     assert buffer.due(104.0, 5.0, 2)
 
 
+def test_a_buffer_of_tombstones_outweighs_an_empty_one() -> None:
+    tombstones, empty = Buffer("t", {}), Buffer("u", {})
+    tombstones.add(0, [Record(0, 1, None)], 0.0)
+    assert max(empty, tombstones, key=lambda buffer: buffer.weight) is tombstones
+
+
 def test_markers_alone_move_a_known_partition_only_along_with_records() -> None:
     buffer = Buffer("t", {0: 5})
     buffer.add(1, [Record(1, 0)], 0.0)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import socket
 import stat
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from deploy.local.settings import settings_from
 from deploy.local.status import table
 from schemas.environment import VARIABLES, SettingError
 
+ROOT = Path(__file__).resolve().parents[2]
 PROJECT = Path("/project")
 HERE = Path("/here")
 
@@ -204,12 +208,32 @@ def test_a_download_with_other_bytes_is_refused_and_removed(tmp_path, monkeypatc
     assert not path.exists()
 
 
-def test_a_free_port_lies_below_the_ephemeral_range_and_skips_taken_ones():
+def test_a_free_port_lies_below_the_ephemeral_range_and_is_handed_out_once():
     port = free_port()
     assert is_free(port)
     assert port < 32_768
-    preferred = free_port(preferred=port, taken=frozenset({port}))
-    assert preferred != port
+    assert free_port(preferred=port) != port
+
+
+def test_a_port_that_another_process_reserved_is_left_to_it_until_it_ends():
+    script = (
+        "import sys; from deploy.local.ports import free_port\n"
+        "print(free_port(), flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    port = int(other.stdout.readline())
+    assert is_free(port)
+    assert free_port(preferred=port) != port
+    other.communicate()
+    assert free_port(preferred=port) == port
+
+
+def test_a_port_that_someone_listens_on_is_avoided():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        assert free_port(preferred=taken) != taken
 
 
 def test_a_user_enters_a_folder_only_if_it_may_enter_all_above():

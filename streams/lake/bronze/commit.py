@@ -81,6 +81,7 @@ class OpenTable:
 
         After either, nothing that this object holds is to be trusted: open the table again.
         """
+        assert batch.chunks, "a commit moves an offset"
         began = time.perf_counter()
         decoded = decode(self.spec.topic, landing.unrejected(batch, self.rejected))
         with _faults(self.spec.name):
