@@ -61,8 +61,9 @@ class Books:
         entries: list[Entry] = []
         done: list[tuple[Standing, Standing, int]] = []
         refusal = None
+        standing = self.standing
         for index, leg in enumerate(legs):
-            source, destination = self.standing(leg.source), self.standing(leg.destination)
+            source, destination = standing(leg.source), standing(leg.destination)
             reason = self._obstacle(tenant, leg, source, destination)
             if reason is not None:
                 refusal = Refusal(reason, index)

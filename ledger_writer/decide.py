@@ -171,6 +171,9 @@ def _refused(command: Command, reason: str) -> Outcome:
 
 def _extra(command: Command, facts: dict[str, object] | None) -> str | None:
     """Return what few rows have as canonical JSON, or None when this one has nothing of it."""
+    plain = command.type == commands_.POST and not command.dry_run
+    if plain and command.reference is None and not command.metadata:
+        return None
     extra: dict[str, object] = {}
     told = facts or {}
     if command.reference is not None:
