@@ -6,10 +6,10 @@ entry of each share. Neither depends on how long the account's history is. Pure.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-import asyncpg
 import msgspec
 
 from gateways.kafka.reply import EntryTold
@@ -23,6 +23,12 @@ _FIRST: Final = -(2**62)
 _decode_sides: Final = msgspec.json.Decoder(list[EntryTold]).decode
 _decode_shares: Final = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
 _decode_pairs: Final = msgspec.json.Decoder(dict[str, str]).decode
+
+
+class Row(Protocol):
+    """A row of the read model."""
+
+    def __getitem__(self, name: str) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +109,7 @@ def balance(query: BalanceQuery) -> tuple[str, list[Any]]:
     return sql, [query.account_id, query.at_us]
 
 
-def page_of(rows: list[asyncpg.Record]) -> Page:
+def page_of(rows: Sequence[Row]) -> Page:
     """Read one page."""
     shares = _decode_shares(rows[0]["shares"]) if rows else []
     return Page(
@@ -124,13 +130,13 @@ def page_of(rows: list[asyncpg.Record]) -> Page:
     )
 
 
-def balances_of(row: asyncpg.Record) -> Balances:
+def balances_of(row: Row) -> Balances:
     """Read balances."""
     posted, held = row["posted"], row["held"]
     return Balances(posted, held, posted - held)
 
 
-def transfer_of(row: asyncpg.Record) -> Transfer:
+def transfer_of(row: Row) -> Transfer:
     """Read a transfer."""
     sides = _decode_sides(row["entries"])
     return Transfer(

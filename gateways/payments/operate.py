@@ -70,7 +70,9 @@ class Operate:
 
     async def _payment(self, exchange: Exchange, kind: Kind, decoder: Decoder) -> None:
         key, body = idempotency_key(exchange), body_of(exchange, decoder)
-        shown, version = await self._reads.find_payment(exchange.tenant, exchange.params[0])
+        shown, version = await self._reads.find_payment(
+            exchange.tenant, exchange.params[0], known_will_do=True
+        )
         home = ids.home_account(shown.source.account, shown.destination.account)
         record = requests.operation(kind, body, key, caller_of(exchange), Target(shown.id, home))
         self._submit(exchange, "/v1/payments", record, partial(_payment_after, shown, version), 0)
@@ -96,7 +98,7 @@ def body_of(exchange: Exchange, decoder: Decoder) -> Any:
     return rules.decode(decoder, exchange.body or b"{}")
 
 
-def _payment_after(shown: Payment, version: int, record: Record, outcome: Reply | None) -> Payment:  # noqa: ARG001
+def _payment_after(shown: Payment, version: int, _record: Record, outcome: Reply | None) -> Payment:
     """Show the payment as the newer tells: what was known of it before, or the outcome."""
     if outcome is None or outcome.version <= version:
         return shown

@@ -79,10 +79,13 @@ class Reads:
         answer = BalanceAt(shown.id, shown.currency, at, query.basis, balances)
         exchange.answer(200, _encode(answer))
 
-    async def find_payment(self, tenant: str, payment_id: str) -> tuple[Payment, int]:
+    async def find_payment(
+        self, tenant: str, payment_id: str, *, known_will_do: bool = False
+    ) -> tuple[Payment, int]:
         """Return the tenant's payment as it is known here or shown by the view, and its version.
 
-        Refused (404) when it is neither; without the view, what is known here will do.
+        Refused (404) when it is neither. `known_will_do` while the view does not answer: to act
+        upon a payment, its accounts are enough.
         """
         if not is_payment_id(payment_id):
             raise _unknown("payment", payment_id)
@@ -90,7 +93,7 @@ class Reads:
         try:
             shown = await self._views.payment(tenant, payment_id)
         except Down:
-            if seen is None:
+            if seen is None or not known_will_do:
                 raise
             shown = None
         told = seen.outcome.version if seen is not None and seen.outcome is not None else 0

@@ -17,6 +17,7 @@ from tests.contract.test_http_routes import problem_of
 from tests.unit.gateway_rig import ALICE, BANK, OTHER_KEY, TENANT, payment, running, until
 
 AT_US = 1_800_000_000_000_000
+OTHER = {"Authorization": f"Bearer {OTHER_KEY}"}
 
 
 async def authorized(rig, key="p", **changes):
@@ -237,4 +238,11 @@ async def test_an_operation_may_be_asked_for_without_waiting():
         assert (got.status, got.json["status"]) == (202, "active")
 
 
-OTHER = {"Authorization": f"Bearer {OTHER_KEY}"}
+async def test_a_payment_known_here_can_be_acted_upon_while_the_views_are_away():
+    async with running() as rig:
+        payment_id = await authorized(rig)
+        rig.views.away = True
+        assert (await do(rig, f"/v1/payments/{payment_id}/capture")).status == 202
+        unknown = ids.payment_id(TENANT, "unknown", ALICE)
+        got = await do(rig, f"/v1/payments/{unknown}/capture", "o2")
+        problem_of(got, 503, "views_unavailable")

@@ -399,6 +399,7 @@ async def test_opening_an_account_waits_by_default():
             "version": 0,
             "metadata": {"team": "a"},
             "created_at": got.json["created_at"],
+            "frozen": {"debits": False, "credits": False},
         }
         assert "preference-applied" not in got.headers
 

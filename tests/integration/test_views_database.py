@@ -21,7 +21,7 @@ from deploy.local.postgres import Postgres
 from schemas import wire
 from schemas.errors import Fenced, Poisoned, Unavailable
 from streams.views import statements
-from streams.views.migrate import migrate
+from streams.views.migrate import migrate, migrations
 from streams.views.rows import LEDGER, PAYMENTS, TOPICS, Rows, fold
 from streams.views.store import Store
 from tests.conftest import DatabaseMaker, TopicCleaner
@@ -31,6 +31,7 @@ from tests.unit.test_views_model import TABLES, Contents, Entry, expected, make_
 pytestmark = pytest.mark.timeout(240)
 
 SESSION_MS = 3_000
+MIGRATIONS = [path.stem for _, path in migrations()]
 
 
 class Views:
@@ -123,7 +124,7 @@ def difference(wanted: Contents, found: Contents) -> dict[str, Any]:
 @pytest.fixture
 async def views(clean_topics: TopicCleaner, new_database: DatabaseMaker, tmp_path: Path) -> Views:
     dsns = new_database("views")
-    assert await migrate(dsns["views_owner"]) == ["0001_read_model"]
+    assert await migrate(dsns["views_owner"]) == MIGRATIONS
     return Views(clean_topics(), dsns, tmp_path)
 
 
@@ -387,6 +388,6 @@ async def test_migrations_run_once_and_a_sink_without_them_says_what_to_run(
     with pytest.raises(Unavailable, match=r"python -m streams\.views\.migrate"):
         await Store.open(dsn, "early")
     ran = await asyncio.gather(migrate(dsn), migrate(dsn))
-    assert sorted(ran) == [[], ["0001_read_model"]]
+    assert sorted(ran) == [[], MIGRATIONS]
     store = await Store.open(dsn, "store")
     await store.close()
