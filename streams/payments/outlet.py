@@ -55,7 +55,7 @@ class Outlet:
         self._emit(COMMANDS, command["home_account"], _encode_command(command))
 
     def forward(self, answer: dict[str, Any]) -> None:
-        """Send the ledger's answer on to the partition of the saga that asked."""
+        """Send the ledger's answer on to the partition of the saga that asked, keyed by its id."""
         request = {
             "type": "saga.answered",
             "request_id": answer["event_id"],
@@ -65,7 +65,7 @@ class Outlet:
             "identity": answer["identity"],
             "body_hash": answer["body_hash"],
             "slot": ids.slot_of(answer["saga_id"]),
-            "home_account": answer["home_account"],
+            "home_account": answer["saga_id"],
             "received_at_us": answer["booked_at_us"],
             "amount_minor": answer["amount_minor"],
             "answer": answer["type"],
