@@ -146,7 +146,13 @@ async def test_a_reversal_is_a_transfer_of_its_own_at_the_payees_home():
             return rig.call("POST", path, body, Idempotency_Key=key)
 
         got = await replied(
-            rig, 2, reverse({"amount": 3}), "applied", entries=ENTRIES, booked_at_us=AT_US
+            rig,
+            2,
+            reverse({"amount": 3}),
+            "applied",
+            timeline=(),
+            entries=ENTRIES,
+            booked_at_us=AT_US,
         )
         assert (got.status, got.json["status"], got.json["reverses"]) == (201, "posted", made)
         record = rig.written()[-1]
