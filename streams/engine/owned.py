@@ -21,8 +21,9 @@ from streams.engine import keys
 from streams.engine.batch import Batches, DeadLetter
 from streams.engine.context import Context, Effects
 from streams.engine.crash import CrashPoint
+from streams.engine.faults import Refused
 from streams.engine.metrics import BatchFigures, PartitionMetrics
-from streams.engine.outbox import Outbox, Refused, Stages
+from streams.engine.outbox import Outbox, Parcel, Stages
 from streams.engine.position import Position, encode_position
 from streams.engine.store import Mark, Store
 from streams.engine.task import Task
@@ -145,9 +146,11 @@ class Owned:
             for topic, offset in after.offsets.items()
             if offset != before.get(topic)
         }
-        changes = ((self.task.changelog, self.number), effects.changes)
+        changelog = (self.task.changelog, self.number)
         try:
-            return await self.outbox.transact(effects.outputs, changes, self.task.name, offsets)
+            return await self.outbox.transact(
+                Parcel(effects.outputs, changelog, effects.changes, offsets)
+            )
         except Refused as error:
             if not self.narrowing.failed(fetched):
                 raise Corrupt(
