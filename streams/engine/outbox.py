@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import aiokafka
 from aiokafka import TopicPartition, errors
 from aiokafka.conn import CloseReason
+from aiokafka.producer import sender
 
 from schemas.errors import Fenced, Unavailable
 from streams.engine.context import Out
@@ -32,6 +33,8 @@ BUILDER_BYTES: Final = 512 * 1024
 
 REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
 CLOSE_WITHIN_S: Final = 1.0
+MARKERS_WITHIN_S: Final = 0.002
+"""How soon to ask again when the markers of the transaction before are still being written."""
 
 _NO_HEADERS: Final[list[tuple[str, bytes]]] = []
 _HARMLESS: Final = frozenset({CloseReason.IDLE_DROP, CloseReason.SHUTDOWN})
@@ -66,6 +69,8 @@ class Outbox:
         self._group = group
         self._settings = settings
         self._crash = crash
+        # The client's own pause is 20 ms, longer than the markers and the whole next transaction.
+        sender.BACKOFF_OVERRIDE = MARKERS_WITHIN_S
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._producer = aiokafka.AIOKafkaProducer(
             bootstrap_servers=settings.bootstrap,
