@@ -140,6 +140,8 @@ class Delivery(mode.Service):  # type: ignore[misc]
             if topics != set(self._task.topics):
                 raise Corrupt(f"partition {number} of {self._task.name} is shared: {topics}")
             assert self._group is not None, "topics are checked before the group is joined"
+            if number >= self._group.partitions:
+                raise Corrupt(f"task {self._task.name}: its topics were given more partitions")
             partition = Partition(self._task, number, self._group, self._shared)
             self._partitions[number] = partition
             run = asyncio.create_task(partition.run(), name=f"{self._task.name}-{number}")

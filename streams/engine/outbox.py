@@ -23,7 +23,7 @@ from schemas.errors import Fenced, Unavailable
 from streams.engine.context import Out
 from streams.engine.crash import CrashPoint
 from streams.engine.deadline import answered, ended, leave, seen
-from streams.engine.faults import raise_translated
+from streams.engine.faults import Refused, raise_translated
 from streams.engine.settings import EngineSettings
 
 T = TypeVar("T")
@@ -169,14 +169,17 @@ class Outbox:
         builder = create()
         builders = [builder]
         append = builder.append
-        for key, value, given in outs:
-            headers = list(given) if given else _NO_HEADERS
-            if append(timestamp=now_ms, key=key, value=value, headers=headers) is None:
-                builder = create()
-                builders.append(builder)
-                append = builder.append
-                taken = append(timestamp=now_ms, key=key, value=value, headers=headers)
-                assert taken is not None, "an empty batch takes any record"
+        try:
+            for key, value, given in outs:
+                headers = list(given) if given else _NO_HEADERS
+                if append(timestamp=now_ms, key=key, value=value, headers=headers) is None:
+                    builder = create()
+                    builders.append(builder)
+                    append = builder.append
+                    taken = append(timestamp=now_ms, key=key, value=value, headers=headers)
+                    assert taken is not None, "an empty batch takes any record"
+        except (TypeError, ValueError, UnicodeError) as error:
+            raise Refused(f"not bytes: {error}") from error
         return builders
 
     async def _send(self, builders: Mapping[Where, list[Any]]) -> dict[Where, list[Any]]:
@@ -186,6 +189,8 @@ class Outbox:
         for turn in range(max(len(each) for each in builders.values())):
             for (topic, partition), each in builders.items():
                 if turn < len(each):
+                    if partition not in await producer.partitions_for(topic):
+                        raise Refused(f"{topic} has no partition {partition}")
                     future = await producer.send_batch(each[turn], topic, partition=partition)
                     future.add_done_callback(seen)
                     waiting.append(((topic, partition), future))

@@ -42,12 +42,12 @@ class Narrowing:
 
     batch_max: int
     limit: int = 0
-    refused: set[tuple[str, int]] = field(default_factory=set)
+    refused: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.limit = self.batch_max
 
-    def failed(self, fetched: list[Any]) -> bool:
+    def failed(self, fetched: list[Any], reason: str) -> bool:
         """A batch was refused; False when there is nothing narrower to try."""
         if len(fetched) > 1:
             self.limit = len(fetched) // 2
@@ -55,13 +55,13 @@ class Narrowing:
         if not fetched or self.refused:
             return False
         self.limit = 1
-        self.refused = {(record.topic, record.offset) for record in fetched}
+        self.refused = {(record.topic, record.offset): reason for record in fetched}
         return True
 
     def passed(self) -> None:
         """A batch was committed."""
         self.limit = min(self.limit * 2, self.batch_max)
-        self.refused = set()
+        self.refused = {}
 
 
 @dataclass(slots=True)
@@ -152,7 +152,7 @@ class Owned:
                 Parcel(effects.outputs, changelog, effects.changes, offsets)
             )
         except Refused as error:
-            if not self.narrowing.failed(fetched):
+            if not self.narrowing.failed(fetched, str(error)):
                 raise Corrupt(
                     f"task {self.task.name}: the broker refuses a dead letter: {error}"
                 ) from error
