@@ -117,7 +117,7 @@ class Batches:
             if decode is not None:
                 try:
                     event = _decoded(decode, value)
-                except Exception as error:  # noqa: BLE001  a decoder may raise anything on bad bytes
+                except Exception as error:  # noqa: BLE001  decoders raise anything
                     poisoned[len(records)] = _reason(error)
             records.append(
                 Record(

@@ -1,4 +1,4 @@
-"""The Kafka client's errors as ours, by who must act. Pure.
+"""The Kafka client's errors as ours, by who must act.
 
 Fenced: another producer has the id, or the broker gave our transaction up. Refused: a record will
 never be taken. Corrupt: rights or settings are wrong. Everything else is Unavailable: it may be

@@ -215,7 +215,8 @@ class Outbox:
 
     async def _begin(self) -> None:
         await self._producer.begin_transaction()
-        self._producer._txn_manager.wait_for_transaction_end().add_done_callback(seen)  # noqa: SLF001
+        transaction = self._producer._txn_manager  # noqa: SLF001
+        transaction.wait_for_transaction_end().add_done_callback(seen)
 
     async def _abort(self) -> None:
         await self._producer.abort_transaction()
