@@ -89,7 +89,8 @@ class KafkaLink:
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending[outcome] = self._now()
         try:
-            delivery = await producer.send_batch(builder, topic, partition=partition)
+            async with asyncio.timeout(STUCK_S):  # a closed client would never find its topic
+                delivery = await producer.send_batch(builder, topic, partition=partition)
             delivery.add_done_callback(lambda done: self._settle(outcome, done))
             await outcome
         except _FAILURES as error:
@@ -98,6 +99,8 @@ class KafkaLink:
             raise Unavailable(str(error)) from error
         finally:
             self._pending.pop(outcome, None)
+            if outcome.done() and not outcome.cancelled():
+                outcome.exception()  # it may have been set before anyone waited for it
         self._answered_at = self._now()
 
     async def run(self) -> None:
@@ -132,7 +135,9 @@ class KafkaLink:
             max_batch_size=MESSAGE_BYTES_MAX,
         )
         try:
-            await asyncio.wait_for(self._starting.start(), CONNECT_WITHIN_S)
+            async with asyncio.timeout(CONNECT_WITHIN_S):
+                await self._starting.start()
+                await self._starting.client.set_topics(self._topics)
         except _FAILURES as error:
             self._say(f"cannot connect to {self._bootstrap}: {error!r}")
             await self._discard()

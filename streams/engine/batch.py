@@ -7,7 +7,7 @@ halves, so the handler must give the same result however the batch is cut.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -54,7 +54,9 @@ class Outcome:
     dead: Sequence[DeadLetter] = ()
 
 
-Refused = Collection[tuple[str, int]]
+Refusals = Mapping[tuple[str, int], str]
+
+_NONE: Final[Refusals] = {}
 
 
 class Batches:
@@ -68,7 +70,7 @@ class Batches:
         self._dead: list[DeadLetter] = []
 
     def apply(
-        self, fetched: Sequence[Fetched], position: Position, refused: Refused = ()
+        self, fetched: Sequence[Fetched], position: Position, refused: Refusals = _NONE
     ) -> Outcome:
         """Handle records in their order. `refused` names (topic, offset) that must not be
         handled.
@@ -78,9 +80,9 @@ class Batches:
         """
         records, poisoned, after = self._records(fetched, position)
         self._dead = []
-        for index, record in enumerate(records):
-            if (record.topic, record.offset) in refused:
-                poisoned[index] = "what it causes is refused by the broker"
+        for index, record in enumerate(records if refused else ()):
+            if (reason := refused.get((record.topic, record.offset))) is not None:
+                poisoned[index] = f"what it causes cannot be written: {reason}"
         if poisoned:
             for index, reason in poisoned.items():
                 self._bury(records[index], reason)
@@ -115,7 +117,7 @@ class Batches:
             if decode is not None:
                 try:
                     event = _decoded(decode, value)
-                except Exception as error:  # noqa: BLE001  a decoder may raise anything on bad bytes
+                except Exception as error:  # noqa: BLE001  decoders raise anything
                     poisoned[len(records)] = _reason(error)
             records.append(
                 Record(
@@ -140,6 +142,8 @@ class Batches:
             raise
         except AssertionError as error:
             raise Corrupt(f"task {self._task.name}: an assertion failed: {error}") from error
+        except MemoryError as error:
+            raise Corrupt(f"task {self._task.name}: no memory left for a batch") from error
         except Exception as error:  # noqa: BLE001  the boundary to code that is not the engine's
             context.drop()
             if len(records) == 1:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from schemas.errors import Poisoned
+from schemas.errors import Corrupt, Poisoned
 from schemas.ids import SLOTS
 from streams.engine import keys
 from streams.engine.task import Collection, Headers, Task
@@ -214,4 +214,7 @@ class Context:
         changes = self._effects.changes
         if state_key in changes:
             return changes[state_key]
-        return self._read(state_key)
+        try:
+            return self._read(state_key)
+        except Exception as error:
+            raise Corrupt(f"task {self.task}: the state cannot be read: {error}") from error

@@ -22,7 +22,8 @@ from aiokafka import TopicPartition, errors
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from schemas.errors import Corrupt, Fenced, HeadraceError
-from streams.engine.outbox import raise_translated
+from streams.engine.deadline import ended
+from streams.engine.faults import raise_translated
 from streams.engine.partition import Group, Partition, Shared
 from streams.engine.task import Task
 from streams.engine.topology import check_topics, cluster_id
@@ -81,11 +82,7 @@ class Delivery(mode.Service):  # type: ignore[misc]
         """Finish the batches at work, then leave the broker; the membership stays for a restart."""
         await self._end(list(self._partitions))
         if self._consumer is not None:
-            try:
-                async with asyncio.timeout(1.0):
-                    await self._consumer.stop()
-            except (TimeoutError, errors.KafkaError) as error:
-                self._log.warning("consumer_left_behind", detail=str(error))
+            await ended(self._consumer.stop(), 1.0)
 
     @mode.Service.task  # type: ignore[untyped-decorator]
     async def _pump(self) -> None:
@@ -143,6 +140,8 @@ class Delivery(mode.Service):  # type: ignore[misc]
             if topics != set(self._task.topics):
                 raise Corrupt(f"partition {number} of {self._task.name} is shared: {topics}")
             assert self._group is not None, "topics are checked before the group is joined"
+            if number >= self._group.partitions:
+                raise Corrupt(f"task {self._task.name}: its topics were given more partitions")
             partition = Partition(self._task, number, self._group, self._shared)
             self._partitions[number] = partition
             run = asyncio.create_task(partition.run(), name=f"{self._task.name}-{number}")

@@ -21,8 +21,9 @@ from streams.engine import keys
 from streams.engine.batch import Batches, DeadLetter
 from streams.engine.context import Context, Effects
 from streams.engine.crash import CrashPoint
+from streams.engine.faults import Refused
 from streams.engine.metrics import BatchFigures, PartitionMetrics
-from streams.engine.outbox import Outbox, Refused, Stages
+from streams.engine.outbox import Outbox, Parcel, Stages
 from streams.engine.position import Position, encode_position
 from streams.engine.store import Mark, Store
 from streams.engine.task import Task
@@ -41,12 +42,12 @@ class Narrowing:
 
     batch_max: int
     limit: int = 0
-    refused: set[tuple[str, int]] = field(default_factory=set)
+    refused: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.limit = self.batch_max
 
-    def failed(self, fetched: list[Any]) -> bool:
+    def failed(self, fetched: list[Any], reason: str) -> bool:
         """A batch was refused; False when there is nothing narrower to try."""
         if len(fetched) > 1:
             self.limit = len(fetched) // 2
@@ -54,13 +55,13 @@ class Narrowing:
         if not fetched or self.refused:
             return False
         self.limit = 1
-        self.refused = {(record.topic, record.offset) for record in fetched}
+        self.refused = {(record.topic, record.offset): reason for record in fetched}
         return True
 
     def passed(self) -> None:
         """A batch was committed."""
         self.limit = min(self.limit * 2, self.batch_max)
-        self.refused = set()
+        self.refused = {}
 
 
 @dataclass(slots=True)
@@ -145,11 +146,13 @@ class Owned:
             for topic, offset in after.offsets.items()
             if offset != before.get(topic)
         }
-        changes = ((self.task.changelog, self.number), effects.changes)
+        changelog = (self.task.changelog, self.number)
         try:
-            return await self.outbox.transact(effects.outputs, changes, self.task.name, offsets)
+            return await self.outbox.transact(
+                Parcel(effects.outputs, changelog, effects.changes, offsets)
+            )
         except Refused as error:
-            if not self.narrowing.failed(fetched):
+            if not self.narrowing.failed(fetched, str(error)):
                 raise Corrupt(
                     f"task {self.task.name}: the broker refuses a dead letter: {error}"
                 ) from error

@@ -22,9 +22,11 @@ from aiokafka.errors import KafkaError
 from schemas.errors import Fenced, Unavailable
 from streams.engine.context import Context
 from streams.engine.crash import CrashPoint
+from streams.engine.deadline import answered
+from streams.engine.faults import Refused, raise_translated
 from streams.engine.inlet import Inlet
 from streams.engine.metrics import PartitionMetrics
-from streams.engine.outbox import Outbox, Refused, raise_translated
+from streams.engine.outbox import Outbox
 from streams.engine.owned import Narrowing, Owned
 from streams.engine.pace import Pace
 from streams.engine.position import Heard, Position, agreed
@@ -32,7 +34,7 @@ from streams.engine.readiness import Readiness
 from streams.engine.restore import Source, restore
 from streams.engine.settings import EngineSettings
 from streams.engine.store import Disk, Store
-from streams.engine.task import Task
+from streams.engine.task import OnPoison, Task, dead_letter_topic
 
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MAX_S: Final = 5.0
@@ -128,12 +130,20 @@ class Partition:
         async with contextlib.AsyncExitStack() as closing:
             store = self._shared.disk.open(self._task.name, self._number)
             closing.callback(store.close)
-            outbox = await self._outbox()
+            outbox = Outbox(
+                self._task.transactional_id(self._number),
+                self._task.name,
+                self._shared.settings,
+                self._shared.crash,
+            )
             closing.push_async_callback(outbox.close)
+            await outbox.open()
             self._shared.crash.at("after_fence")
             await self._restore(store)
             self._shared.crash.at("after_restore")
-            owned = self._take(outbox, store, await self._agreed_position(store))
+            position = await self._agreed_position(store)
+            await self._settle(outbox, position)
+            owned = self._take(outbox, store, position)
             closing.callback(self._give)
             took = round(time.perf_counter() - began, 3)
             self._log.info("partition_running", seconds=took)
@@ -188,14 +198,6 @@ class Partition:
         self._metrics.running.set(0)
         self._group.changed()
 
-    async def _outbox(self) -> Outbox:
-        return await Outbox.open(
-            self._task.transactional_id(self._number),
-            (*self._task.outputs, self._task.changelog),
-            self._shared.settings,
-            self._shared.crash,
-        )
-
     async def _restore(self, store: Store) -> None:
         def progress(reached: int, end: int) -> None:
             self._metrics.progress.set(reached / end if end else 1.0)
@@ -214,13 +216,24 @@ class Partition:
     async def _agreed_position(self, store: Store) -> Position:
         """Return where to read on; Corrupt when state and group disagree on what was applied."""
         consumer = self._group.consumer
+
+        async def hear() -> dict[str, Heard]:
+            first = await consumer.beginning_offsets(self._tps)
+            return {tp.topic: Heard(first[tp], await consumer.committed(tp)) for tp in self._tps}
+
         try:
-            async with asyncio.timeout(self._shared.settings.broker_within_s):
-                first = await consumer.beginning_offsets(self._tps)
-                heard = {
-                    tp.topic: Heard(first[tp], await consumer.committed(tp)) for tp in self._tps
-                }
-        except (KafkaError, TimeoutError, OSError) as error:
+            heard = await answered(hear(), self._shared.settings.broker_within_s)
+        except (KafkaError, OSError) as error:
             raise_translated(error)
         kept = store.position() or Position({})
         return agreed(self._task.name, self._number, kept, heard)
+
+    async def _settle(self, outbox: Outbox, position: Position) -> None:
+        topics = [self._task.changelog]
+        if self._task.on_poison is OnPoison.DEAD_LETTER:
+            topics += [dead_letter_topic(topic) for topic in self._task.topics]
+        if self._task.timers:
+            topics.append(self._task.timers_topic)
+        own = [(topic, self._number) for topic in topics]
+        at = {tp: position.offsets[tp.topic] for tp in self._tps}
+        await outbox.settle(self._task.outputs, own, at)

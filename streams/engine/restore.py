@@ -8,8 +8,6 @@ writes the changelog meanwhile.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +17,8 @@ import aiokafka
 from aiokafka import TopicPartition, errors
 
 from streams.engine.crash import CrashPoint
-from streams.engine.outbox import raise_translated
+from streams.engine.deadline import answered, ended
+from streams.engine.faults import raise_translated
 from streams.engine.settings import EngineSettings
 from streams.engine.store import Mark, Store, usable
 
@@ -68,22 +67,24 @@ async def restore(
         request_timeout_ms=int(settings.broker_within_s * 1000),
     )
     try:
-        async with asyncio.timeout(settings.broker_within_s):
-            await consumer.start()
-            consumer.assign([changelog])
-            first = (await consumer.beginning_offsets([changelog]))[changelog]
-            end = (await consumer.end_offsets([changelog]))[changelog]
+        first, end = await answered(_bounds(consumer, changelog), settings.broker_within_s)
         start, rebuilt = _start(store, source.cluster, first, end)
         consumer.seek(changelog, start)
         pour = _Pour(consumer, source, store, settings, crash, progress)
         records = await pour.until(start, end)
-    except (errors.KafkaError, TimeoutError, OSError) as error:
+    except (errors.KafkaError, OSError) as error:
         raise_translated(error)
     finally:
-        with contextlib.suppress(TimeoutError, errors.KafkaError):
-            async with asyncio.timeout(1.0):
-                await consumer.stop()
+        await ended(consumer.stop(), 1.0)
     return Restored(records, rebuilt, time.perf_counter() - began)
+
+
+async def _bounds(consumer: Any, changelog: TopicPartition) -> tuple[int, int]:
+    await consumer.start()
+    consumer.assign([changelog])
+    first = await consumer.beginning_offsets([changelog])
+    end = await consumer.end_offsets([changelog])
+    return first[changelog], end[changelog]
 
 
 def _start(store: Store, cluster: str, first: int, end: int) -> tuple[int, bool]:
@@ -110,8 +111,8 @@ class _Pour:
         reached, applied = start, 0
         # The marker of the last commit alone is no reason to wait for a fetch.
         while reached < end - 1:
-            async with asyncio.timeout(self.settings.broker_within_s):
-                reached, records = await self._next(reached)
+            step = self._next(reached)
+            reached, records = await answered(step, self.settings.broker_within_s)
             if records:
                 changes = {record.key: record.value for record in records}
                 self.store.write(changes, Mark(self.source.cluster, reached, time.time()))

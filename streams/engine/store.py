@@ -17,7 +17,9 @@ from typing import Any, Final
 
 import msgspec
 import rocksdict
+import structlog
 
+from schemas.errors import Unavailable
 from streams.engine import keys
 from streams.engine.position import Position, decode_position
 
@@ -89,8 +91,18 @@ class Store:
     def __init__(self, path: Path, options: Any) -> None:
         self._path = path
         self._options = options
-        self._db: Any = rocksdict.Rdict(str(path), options)
+        self._db: Any = self._opened()
         self.get = self._db.get
+
+    def _opened(self) -> Any:
+        try:
+            return rocksdict.Rdict(str(self._path), self._options)
+        except Exception as error:
+            if "lock" in str(error).lower():
+                raise Unavailable(f"{self._path} is in use by another process: {error}") from error
+            structlog.get_logger().warning("state_discarded", path=str(self._path), why=str(error))
+            shutil.rmtree(self._path, ignore_errors=True)
+            return rocksdict.Rdict(str(self._path), self._options)
 
     def write(
         self,
@@ -159,7 +171,7 @@ class Store:
         self.get = _closed
         self._db.close()
         shutil.rmtree(self._path)
-        self._db = rocksdict.Rdict(str(self._path), self._options)
+        self._db = self._opened()
         self.get = self._db.get
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ from schemas.topics import MESSAGE_BYTES_MAX
 from streams.views.migrate import migrate
 from tests.contract.test_http_statements import expected as whole
 from tests.contract.test_http_statements import history
-from tests.unit.gateway_rig import ALICE, BANK, BOB, TENANT, until
+from tests.unit.gateway_rig import ALICE, BANK, BOB, TENANT, is_stopped, until
 
 # The link to the broker.
 
@@ -162,6 +162,7 @@ async def test_a_producer_without_answer_for_too_long_is_replaced(real, kafka, m
     said, outbox, first = [], Outbox(real.link), real.link.generation
     kafka.pause()
     try:
+        await until(lambda: is_stopped(kafka.pid))
         outbox.offer(event(real.topic, b"a", said))
         await until(lambda: said, within_s=20)
         assert isinstance(said[0], Down)

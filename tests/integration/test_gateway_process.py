@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from deploy.local.ports import free_port
 from schemas import ids, wire
 from streams.views.migrate import migrate
-from tests.unit.gateway_rig import KEY, SOURCES, TENANT, Client, payment, until
+from tests.unit.gateway_rig import KEY, SOURCES, TENANT, Client, is_stopped, payment, until
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTITIONS = 4
@@ -232,6 +232,7 @@ async def test_a_broker_that_answers_nothing_is_503_within_2_s_and_noticed(proce
     await process.becomes(200)
     kafka.pause()
     try:
+        await until(lambda: is_stopped(kafka.pid))
         sent = await asyncio.gather(*(process.pay(f"k{n}") for n in range(10)))
         assert {got.status for got in sent} == {503}
         assert max(got.seconds for got in sent) < ANSWER_WITHIN_S

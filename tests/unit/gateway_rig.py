@@ -7,6 +7,7 @@ import hashlib
 import json
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateways.assembly import Gateway, Ports, assemble
@@ -201,6 +202,12 @@ def payment(**changes: Any) -> dict[str, Any]:
         "destination": {"account": BOB},
     }
     return body | changes
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether every thread of a process has taken its SIGSTOP."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 
 
 async def until(condition: Any, within_s: float = 5.0) -> None:

@@ -87,7 +87,7 @@ def test_every_record_is_handed_out_once_and_in_its_topics_order(
 
 
 def test_few_batches_begin_at_once_and_many_are_spread_over_the_interval() -> None:
-    pace = Pace(0.1, per_second=40.0, burst=8.0)
+    pace = Pace(0.1, per_interval=4.0, burst=8.0)
     now = 1000.0
     for _ in range(8):
         assert pace.delay(now, 0.0) == 0.0
@@ -97,7 +97,7 @@ def test_few_batches_begin_at_once_and_many_are_spread_over_the_interval() -> No
 
 
 def test_no_partition_waits_longer_than_the_interval() -> None:
-    pace = Pace(0.1, per_second=1.0, burst=1.0)
+    pace = Pace(0.1, per_interval=0.1, burst=1.0)
     pace.began(1000.0)
     assert pace.delay(1000.0, 999.95) == pytest.approx(0.05)
     assert pace.delay(1000.0, 999.0) == 0.0
@@ -174,14 +174,14 @@ def test_a_refused_batch_comes_down_to_the_record_that_causes_it() -> None:
     narrowing = Narrowing(8)
     batch = records("in", *range(8))
     while len(batch) > 1:
-        assert narrowing.failed(batch)
+        assert narrowing.failed(batch, "too large")
         assert narrowing.limit == len(batch) // 2
         batch = batch[: narrowing.limit]
-    assert narrowing.failed(batch)
-    assert narrowing.refused == {("in", 0)}
-    assert not narrowing.failed(batch), "its dead letter is refused too"
+    assert narrowing.failed(batch, "too large")
+    assert narrowing.refused == {("in", 0): "too large"}
+    assert not narrowing.failed(batch, "too large"), "its dead letter is refused too"
     narrowing.passed()
-    assert (narrowing.limit, narrowing.refused) == (2, set())
+    assert (narrowing.limit, narrowing.refused) == (2, {})
 
 
 def test_a_misspelt_crash_point_is_an_error() -> None:
