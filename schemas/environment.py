@@ -48,9 +48,7 @@ class Variable:
 
 _TABLE: Final = (
     Variable("HEADRACE_HOME", ".headrace", "folder for data, logs, caches and stack.json"),
-    Variable(
-        "HEADRACE_CACHE", "", "folder for downloaded artefacts; .headrace/cache when empty"
-    ),
+    Variable("HEADRACE_CACHE", "", "folder for downloaded artefacts; .headrace/cache when empty"),
     Variable("HEADRACE_JAVA", "", "path of a Java 17+ binary; the bundled runtime when empty"),
     Variable("HEADRACE_KAFKA", None, "bootstrap servers, host:port[,host:port]"),
     Variable("HEADRACE_PARTITIONS", 4, "partitions of each topic", 1, 1024),
