@@ -4,8 +4,10 @@ Pure data. `differing` selects the rows that break the rule, with what is needed
 row is agreement. `compared` says how many things were looked at. `old` marks what lay before the
 cut, so that a payment under way on a running stack is not mistaken for a fault. Tables:
 `requests, commands, ledger_events, payment_events, webhook_deliveries, webhook_events` (the log),
-`outcomes, entries, accounts, shares, balances, identities, partitions` (the ledger), `dead`
-(what was dead-lettered), `bounds` (first offset and cut of every partition).
+`outcomes, entries, accounts, shares, balances, identities, holds, reversals, partitions` (the
+ledger), `dead` (what was dead-lettered), `bounds` (first offset and cut of every partition). Views
+over them: `decided` (rows, a repeat with what it repeats), `facts` (what few rows tell beside),
+`moves` (entries with the change of what is held), `story` (payment events with the status before).
 """
 
 from __future__ import annotations
@@ -31,17 +33,63 @@ create view ledger_events as select * from log_ledger_events where not _undecode
 create view payment_events as select * from log_payments_events where not _undecoded;
 create view webhook_deliveries as select * from log_webhooks_received where not _undecoded;
 create view webhook_events as select * from log_webhooks_events where not _undecoded;
+create macro slot_in(id) as ('0x' || regexp_extract(id, '_[ce]?([0-9a-f]{3})_', 1))::int;
 create view decided as
 select o.*, o.command_offset < b.cut as old, o.command_offset >= b.first as retained,
+       coalesce((o.extra::json ->> '$.dry_run')::bool, false) as dry,
        coalesce(t.type, o.type) as told_type, coalesce(t.reason, o.reason) as told_reason,
+       coalesce(t.extra, o.extra)::json as told_extra,
        coalesce(t.partition, o.partition) as told_partition,
        coalesce(t.position, o.position) as told_position
   from outcomes o
   join bounds b on b.topic = 'ledger.commands' and b.partition = o.partition
   left join outcomes t on t.partition = o.repeats_partition and t.position = o.repeats_position;
-create view finals as
-select * from payment_events
- where type in ('payment.settled', 'payment.rejected', 'account.opened', 'account.rejected');
+create view facts as
+select partition, position, type, told_type, told_reason, saga_id, step, identity, command_offset,
+       booked_at_us, old, retained, dry, repeated,
+       told_extra ->> '$.hold.hold_id' as hold_id, told_extra ->> '$.hold.reason' as ended_as,
+       coalesce(told_extra ->> '$.hold.amount_minor', told_extra ->> '$.reversal.amount_minor')::int8
+           as amount_minor,
+       coalesce(told_extra ->> '$.hold.remaining_minor',
+                told_extra ->> '$.reversal.remaining_minor')::int8 as remaining_minor,
+       (told_extra ->> '$.hold.expires_at_us')::int8 as expires_at_us,
+       told_extra ->> '$.reversal.original_id' as original_id,
+       (told_extra ->> '$.reversal.leg')::int8 as original_leg,
+       (told_extra ->> '$.reversal.partition')::int8 as original_partition,
+       (told_extra ->> '$.reversal.position')::int8 as original_position,
+       from_json(told_extra -> '$.reversal.legs', '[["BIGINT"]]') as legs,
+       told_extra ->> '$.account.account_id' as account_id,
+       (told_extra ->> '$.account.debits_frozen')::bool as debits_frozen,
+       (told_extra ->> '$.account.credits_frozen')::bool as credits_frozen,
+       (told_extra ->> '$.account.closed')::bool as closed
+  from decided;
+create view moves as
+select *, held_minor - lag(held_minor, 1, 0) over
+           (partition by account_id, share order by version) as held_change
+  from entries;
+create view story as
+select *, lag(case when not mark then status end ignore nulls) over
+              (partition by resource_id order by version, _offset) as status_before
+  from (select *, ends_with(type, '.conflicted') or ends_with(type, '_refused') as mark
+          from payment_events);
+create view creations as
+select r.resource_id, bool_or(r.old) as old, count(*) filter (d.offset is null) as alive,
+       arg_min(r.type, r._offset) filter (d.offset is null) as type,
+       arg_min(r.dry_run, r._offset) filter (d.offset is null) as dry
+  from requests r
+  left join dead d on d.topic = 'payments.requests' and d.partition = r._partition
+                  and d.offset = r._offset
+ where r.type in ('payment.create', 'transfer.create', 'account.open')
+ group by r.resource_id;
+create view operations as
+select r.resource_id, r.identity, bool_or(r.old) as old, count(*) filter (d.offset is null) as alive,
+       arg_min(r.type, r._offset) filter (d.offset is null) as type
+  from requests r
+  left join dead d on d.topic = 'payments.requests' and d.partition = r._partition
+                  and d.offset = r._offset
+ where r.type in ('payment.capture', 'payment.void', 'payment.refund', 'transfer.reverse',
+                  'account.freeze', 'account.unfreeze', 'account.close')
+ group by r.resource_id, r.identity;
 create view sides as
 select share, position, list({
            'account_id': account_id, 'share': share::int, 'version': version,

@@ -35,26 +35,67 @@ LEDGER: Final = (
     ),
     Check(
         "entries_follow_commands",
-        "a posted transfer moved exactly what its command said; a refused one moved nothing",
+        "what was decided moved and held exactly what its command said; a refusal moved nothing",
         "select count(*) from decided where old",
         """
-        with legs as (
-            select o.partition, o.position, unnest(c.legs) as leg
+        with begun as (
+            select o.partition, o.position, o.type, unnest(c.legs) as leg
               from decided o
               join commands c on c._partition = o.partition and c._offset = o.command_offset
-             where o.type = 'transfer.posted' and not o.repeated and o.retained),
+             where o.type in ('transfer.posted', 'hold.placed') and not o.repeated and o.retained
+               and not c.dry_run),
+        holding as (
+            select f.partition, f.position, f.type, f.amount_minor, h.source, h.destination,
+                   h.currency
+              from facts f join holds h using (hold_id)
+             where f.type in ('hold.posted', 'hold.voided') and not f.repeated and f.retained),
+        back as (
+            select partition, position, original_partition, original_position, leg[1] as index,
+                   leg[2] as amount_minor
+              from (select *, unnest(legs) as leg from facts
+                     where type = 'transfer.reversed' and not repeated and retained)),
+        captured as (
+            select b.*, h.source, h.destination, h.currency
+              from back b
+              join facts p on p.partition = b.original_partition
+                          and p.position = b.original_position and p.type = 'hold.placed'
+              join holds h using (hold_id)),
         wanted as (
             select partition, position, leg.source as account_id, leg.currency as currency,
-                   -leg.amount_minor as amount_minor from legs
+                   case type when 'hold.placed' then 0 else -leg.amount_minor end as amount_minor,
+                   case type when 'hold.placed' then leg.amount_minor else 0 end as held_minor
+              from begun
             union all
-            select partition, position, leg.destination, leg.currency, leg.amount_minor from legs),
+            select partition, position, leg.destination, leg.currency, leg.amount_minor, 0
+              from begun where type = 'transfer.posted'
+            union all
+            select partition, position, source, currency,
+                   case type when 'hold.posted' then -amount_minor else 0 end, -amount_minor
+              from holding
+            union all
+            select partition, position, destination, currency, amount_minor, 0
+              from holding where type = 'hold.posted'
+            union all
+            select b.partition, b.position, e.account_id, e.currency,
+                   case e.ordinal % 2 when 0 then b.amount_minor else -b.amount_minor end, 0
+              from back b
+              join facts p on p.partition = b.original_partition
+                          and p.position = b.original_position and p.type <> 'hold.placed'
+              join entries e on e.share = b.original_partition
+                            and e.position = b.original_position
+                            and e.ordinal // 2 = b.index
+            union all
+            select partition, position, source, currency, amount_minor, 0 from captured
+            union all
+            select partition, position, destination, currency, -amount_minor, 0 from captured),
         meant as (
-            select partition, position, account_id, currency, sum(amount_minor) as amount_minor
+            select partition, position, account_id, currency, sum(amount_minor) as amount_minor,
+                   sum(held_minor) as held_minor
               from wanted group by all),
         moved as (
-            select e.share as partition, e.position, e.account_id, e.currency,
-                   sum(e.amount_minor) as amount_minor
-              from entries e join decided o on o.partition = e.share and o.position = e.position
+            select m.share as partition, m.position, m.account_id, m.currency,
+                   sum(m.amount_minor) as amount_minor, sum(m.held_change) as held_minor
+              from moves m join decided o on o.partition = m.share and o.position = m.position
              where o.retained group by all)
         (from meant except from moved) union all (from moved except from meant)""",
     ),
@@ -89,6 +130,7 @@ LEDGER: Final = (
         select e.ledger_partition, e.position, 'differs from the journal'
           from ledger_events e
           left join decided o on o.partition = e.ledger_partition and o.position = e.position
+          left join facts f on f.partition = e.ledger_partition and f.position = e.position
           left join sides s on s.share = o.told_partition and s.position = o.told_position
           join partitions p on p.partition = e.ledger_partition
          where e.position < p.next_position
@@ -97,7 +139,13 @@ LEDGER: Final = (
                 (o.command_id, o.saga_id, o.identity, o.body_hash, o.command_offset)
              or (e.booked_at_us, e.chain_hash, e.repeated, e.type, e.reason)
                 is distinct from
-                (o.booked_at_us, o.chain_hash, o.repeated, o.told_type, o.told_reason)
+                (o.booked_at_us, o.chain_hash, o.repeated, o.told_type,
+                 coalesce(f.ended_as, o.told_reason))
+             or (e.hold_id, e.amount_minor, e.remaining_minor, e.original_id, e.dry_run)
+                is distinct from
+                (f.hold_id, f.amount_minor, f.remaining_minor, f.original_id, f.dry)
+             or (e.debits_frozen, e.credits_frozen, e.closed)
+                is distinct from (f.debits_frozen, f.credits_frozen, f.closed)
              or e.entries is distinct from coalesce(s.entries, []))""",
     ),
     Check(
@@ -121,7 +169,8 @@ LEDGER: Final = (
                    lag(posted_minor, 1, 0) over w as posted_before
               from entries window w as (partition by account_id, share order by version))
         select account_id, share, version, posted_minor from ordered
-         where version <> version_before + 1 or posted_minor <> posted_before + amount_minor""",
+         where version <> version_before + 1 or posted_minor <> posted_before + amount_minor
+            or held_minor < 0""",
     ),
     Check(
         "balances_equal_entries",
@@ -165,11 +214,11 @@ LEDGER: Final = (
         union all
         -- Other shares only grow, so what they hold now bounds what they held then.
         select e.account_id, e.posted_minor - e.held_minor + t.posted_minor - s.posted_minor
-          from entries e
+          from moves e
           join accounts a using (account_id)
           join total t using (account_id)
           join shares s on s.account_id = e.account_id and s.share = e.share
-         where e.amount_minor < 0 and a.kind = 'customer'
+         where (e.amount_minor < 0 or e.held_change > 0) and a.kind = 'customer'
            and e.posted_minor - e.held_minor + t.posted_minor - s.posted_minor
                < a.min_balance_minor""",
     ),
@@ -180,10 +229,11 @@ LEDGER: Final = (
         """
         with firsts as (
             select partition, position, identity,
-                   left(sha256(case when step in ('post', 'reject', 'open') then identity
+                   left(sha256(case when step in ('post', 'reject', 'place', 'open')
+                                      or identity <> right(saga_id, 26) then identity
                         else identity || '/' || step || '/' || attempt end), 32) as key
-              from outcomes
-             where not repeated and reason is distinct from 'idempotency_key_reused'),
+              from decided
+             where not repeated and not dry and reason is distinct from 'idempotency_key_reused'),
         claimed as (
             select replace(key, '-', '') as key, partition, position from identities),
         claims as (select key, partition, position from firsts)
@@ -196,7 +246,8 @@ LEDGER: Final = (
          group by identity having count(*) > 1
         union all
         select identity, -2, count(distinct body_hash) from outcomes
-         where type = 'transfer.posted' and not repeated and step = 'post'
+         where type in ('transfer.posted', 'hold.placed') and not repeated
+           and step in ('post', 'place') and coalesce(extra::json ->> '$.dry_run', 'false') = 'false'
          group by identity having count(*) > 1""",
     ),
 )

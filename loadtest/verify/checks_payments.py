@@ -12,56 +12,145 @@ from loadtest.verify.checks import Check
 PAYMENTS: Final = (
     Check(
         "requests_end_once",
-        "every accepted request has exactly one final event, and nothing happens after it",
-        "select count(distinct resource_id) from requests where old",
+        "every accepted request is decided once, and goes on only as its table of states allows",
+        "select count(*) from creations where old",
         """
-        with asked as (
-            select resource_id, bool_or(old) as old, any_value(type) as type,
-                   count(*) filter (d.offset is null) as alive
-              from requests r
-              left join dead d on d.topic = 'payments.requests' and d.partition = r._partition
-                              and d.offset = r._offset
-             group by resource_id),
-        told as (
+        with told as (
             select resource_id, count(*) filter (type = 'payment.accepted') as accepted,
-                   count(*) filter (type in ('payment.settled', 'payment.rejected',
-                       'account.opened', 'account.rejected')) as ended,
+                   count(*) filter (not mark and type <> 'payment.accepted'
+                       and coalesce(status_before, 'accepted') = 'accepted') as ended,
+                   count(*) filter (type = 'payment.settled') as settled,
                    count(*) as events, max(version) as version
-              from payment_events group by resource_id)
+              from story group by resource_id),
+        allowed as (
+            select * from (values
+                (null, 'payment.accepted', 'accepted'), ('accepted', 'payment.settled', 'settled'),
+                ('accepted', 'payment.rejected', 'rejected'),
+                ('accepted', 'payment.authorized', 'authorized'),
+                ('authorized', 'payment.captured', 'authorized'),
+                ('authorized', 'payment.settled', 'settled'),
+                ('authorized', 'payment.voided', 'voided'),
+                ('authorized', 'payment.expired', 'expired'),
+                ('authorized', 'payment.refunded', 'authorized'),
+                ('settled', 'payment.refunded', 'partially_refunded'),
+                ('settled', 'payment.refunded', 'refunded'),
+                ('partially_refunded', 'payment.refunded', 'partially_refunded'),
+                ('partially_refunded', 'payment.refunded', 'refunded'),
+                (null, 'account.opened', 'active'), (null, 'account.rejected', 'rejected'),
+                ('active', 'account.frozen', 'frozen'), ('frozen', 'account.frozen', 'frozen'),
+                ('active', 'account.unfrozen', 'active'),
+                ('frozen', 'account.unfrozen', 'active'), ('frozen', 'account.unfrozen', 'frozen'),
+                ('active', 'account.closed', 'closed'), ('frozen', 'account.closed', 'closed'),
+                (null, 'transfer.posted', 'posted'), (null, 'transfer.rejected', 'rejected'))
+                as t(before, type, after))
         select resource_id, coalesce(t.accepted, 0) as accepted, coalesce(t.ended, 0) as ended
-          from asked a full join told t using (resource_id)
-         where (coalesce(a.old, true) and a.alive > 0 and coalesce(t.ended, 0) <> 1)
-            or t.ended > 1 or t.accepted > 1 or t.events <> t.version
+          from creations a full join told t using (resource_id)
+         where (coalesce(a.old, true) and a.alive > 0
+                and coalesce(t.ended, 0) <> case when a.dry then 0 else 1 end)
+            or t.ended > 1 or t.accepted > 1 or t.settled > 1 or t.events <> t.version
             or (t.ended = 1 and a.type = 'payment.create' and t.accepted <> 1)
-            or a.resource_id is null""",
+            or a.resource_id is null
+        union all
+        select s.resource_id, s.version, -1
+          from story s left join allowed w
+            on coalesce(w.before, '') = coalesce(s.status_before, '') and w.type = s.type
+           and w.after = s.status
+         where not s.mark and w.type is null
+        union all
+        select resource_id, version, -2 from story
+         where mark and not starts_with(type, 'account.')
+           and status <> coalesce(status_before, 'accepted')""",
     ),
     Check(
         "payments_agree_with_ledger",
-        "every final event tells the outcome, the reason and the amounts that the ledger has",
-        "select count(*) from finals",
+        "every event tells the outcome, the reason and the amounts so far that the ledger has",
+        "select count(*) from story where type not in ('payment.accepted', 'payment.conflicted')",
         """
-        select f.resource_id, f.type, o.told_type, f.reason, o.told_reason
-          from finals f
-          join partitions p on p.partition = f.ledger_partition
-          left join decided o on o.partition = f.ledger_partition
-                             and o.position = f.ledger_position
-          left join entries e on e.share = o.told_partition and e.position = o.told_position
+        with said as (
+            select * from story
+             where type <> 'payment.accepted' and not ends_with(type, '.conflicted')),
+        found as (
+            select s.*, o.partition, o.position, o.saga_id, o.step, o.told_type, o.told_reason,
+                   f.amount_minor as part_minor, f.remaining_minor,
+                   o.told_partition, o.told_position
+              from said s
+              left join decided o on o.partition = s.ledger_partition
+                                 and o.position = s.ledger_position
+              left join facts f on f.partition = o.partition and f.position = o.position
+             where s.operation_id is null
+            union all
+            select s.*, o.partition, o.position, o.saga_id, o.step, o.told_type, o.told_reason,
+                   f.amount_minor, f.remaining_minor, o.told_partition, o.told_position
+              from said s
+              left join decided o on o.saga_id = s.resource_id and o.identity = s.operation_id
+                                 and o.step like '%-' || o.identity
+              left join facts f on f.partition = o.partition and f.position = o.position
+             where s.operation_id is not null),
+        summed as (
+            select *,
+                   sum(case when mark then 0 when told_type = 'hold.posted' then part_minor
+                            when told_type = 'transfer.posted' then amount_minor end) over w
+                       as captured,
+                   sum(case when told_type = 'transfer.reversed' and not mark then part_minor end)
+                       over w as refunded,
+                   count(*) filter (position is null) over w as unknown
+              from found window w as (partition by resource_id order by version, _offset))
+        select f.resource_id, f.type, f.told_type, f.reason, f.told_reason
+          from summed f
+          left join partitions p on p.partition = f.ledger_partition
+          left join entries e on e.share = f.told_partition and e.position = f.told_position
                              and e.account_id = f.destination_account
-         where f.ledger_position < p.next_position
-           and (o.saga_id is distinct from f.resource_id
-             or o.told_type is distinct from case f.type
-                    when 'payment.settled' then 'transfer.posted'
-                    when 'payment.rejected' then 'transfer.rejected' else f.type end
-             or o.told_reason is distinct from f.reason
-             or f.type = 'payment.settled'
-                and (e.amount_minor, e.currency) is distinct from (f.amount_minor, f.currency))
+         where case when f.operation_id is null or f.ledger_position is not null
+                    then f.ledger_position < p.next_position
+                    else f.old or f.position is not null end
+           and (f.saga_id is distinct from f.resource_id
+             or f.told_reason is distinct from f.reason
+             or f.ledger_position is not null
+                and (f.partition, f.position)
+                    is distinct from (f.ledger_partition::int8, f.ledger_position)
+             or not coalesce(case
+                    when f.mark then f.told_type in
+                        ('transfer.rejected', 'hold.rejected', 'account.rejected')
+                    when f.type = 'payment.settled' then
+                        case f.told_type when 'transfer.posted' then f.status_before = 'accepted'
+                        when 'hold.posted' then f.remaining_minor = 0
+                        when 'hold.voided' then f.captured > 0 end
+                    when f.type = 'payment.rejected'
+                        then f.told_type in ('transfer.rejected', 'hold.rejected')
+                    when f.type = 'payment.authorized' then f.told_type = 'hold.placed'
+                    when f.type = 'payment.captured'
+                        then f.told_type = 'hold.posted' and f.remaining_minor > 0
+                    when f.type = 'payment.voided'
+                        then f.told_type = 'hold.voided' and f.step <> 'expire'
+                    when f.type = 'payment.expired'
+                        then f.told_type = 'hold.voided' and f.step = 'expire'
+                    when f.type = 'payment.refunded' then f.told_type = 'transfer.reversed'
+                    else f.told_type = f.type end, false)
+             or f.type = 'payment.settled' and f.told_type = 'transfer.posted'
+                and (e.amount_minor, e.currency) is distinct from (f.amount_minor, f.currency)
+             or starts_with(f.type, 'payment.') and f.unknown = 0 and (
+                    coalesce(f.captured_minor, 0) <> coalesce(f.captured, 0)
+                 or coalesce(f.refunded_minor, 0) <> coalesce(f.refunded, 0)
+                 or coalesce(f.refunded, 0) > coalesce(f.captured, 0)
+                 or coalesce(f.authorized_minor, 0) <> case
+                        when f.capture = 'manual' and f.status not in ('accepted', 'rejected')
+                        then f.amount_minor else 0 end
+                 or f.status in ('voided', 'expired') and f.captured > 0
+                 or f.status = 'refunded' and f.refunded <> f.captured
+                 or f.status = 'partially_refunded' and f.refunded >= f.captured))
         union all
-        select f.resource_id, f.type, null, f.reason, null from finals f
-         where f.ledger_position is null
+        select f.resource_id, f.type, null, f.reason, null from said f
+         where f.ledger_position is null and f.operation_id is null
         union all
-        select o.saga_id, null, o.told_type, null, o.told_reason
-          from decided o left join finals f on f.resource_id = o.saga_id
-         where o.old and o.retained and f.resource_id is null""",
+        select o.saga_id, o.step, o.told_type, null, o.told_reason
+          from decided o
+          left join (select distinct resource_id from creations) c on c.resource_id = o.saga_id
+          left join found f on f.resource_id = o.saga_id
+                           and f.partition = o.partition and f.position = o.position
+         where o.old and o.retained and not o.dry and not o.repeated and f.resource_id is null
+           and (o.step in ('post', 'reject', 'place', 'open')
+             or o.step = 'expire' and o.type = 'hold.voided'
+             or o.step <> 'expire' and c.resource_id is not null)""",
     ),
     Check(
         "records_lie_where_their_key_says",
@@ -115,14 +204,16 @@ VIEWS: Final = (
         """
         with told as (
             select resource_id as payment_id, version, occurred_at_us as at_us,
-                   split_part(type, '.', 2) as event, reason, event_id, old, status
-              from payment_events where type like 'payment.%'),
+                   split_part(type, '.', 2) as event, reason, event_id, old, status, mark,
+                   authorized_minor, captured_minor, refunded_minor
+              from story where type like 'payment.%'),
         newest as (
             select p.payment_id, arg_max(t.status, t.version) as status,
-                   arg_max(t.reason, t.version) as reason
+                   max_by({'reason': t.reason, 'authorized': t.authorized_minor,
+                       'captured': t.captured_minor, 'refunded': t.refunded_minor}, t.version) as now
               from view_payments p
               join told t on t.payment_id = p.payment_id and t.version <= p.version
-             where t.event <> 'conflicted' group by p.payment_id),
+             where not t.mark group by p.payment_id),
         reached as (select payment_id, max(version) as version from view_timeline group by 1)
         select payment_id, version, event, 'not shown' as difference
           from told t anti join view_timeline v using (payment_id, version)
@@ -137,7 +228,8 @@ VIEWS: Final = (
           from view_payments p
           left join newest n using (payment_id) left join reached r using (payment_id)
          where (p.status, p.version) is distinct from (n.status, r.version)
-            or p.reason is distinct from n.reason""",
+            or (p.reason, p.authorized_minor, p.captured_minor, p.refunded_minor) is distinct from
+               (n.now.reason, n.now.authorized, n.now.captured, n.now.refunded)""",
     ),
     Check(
         "views_show_the_ledger",
@@ -178,7 +270,49 @@ VIEWS: Final = (
           join accounts a on a.account_id = o.saga_id
           left join view_accounts v on v.account_id = a.account_id
          where o.old and o.type = 'account.opened'
-           and (a.tenant, a.kind, a.currency) is distinct from (v.tenant, v.kind, v.currency)""",
+           and (a.tenant, a.kind, a.currency) is distinct from (v.tenant, v.kind, v.currency)
+        union all
+        select v.account_id, f.partition, f.position, 'flags differ'
+          from facts f join view_accounts v using (account_id)
+         where f.type in ('account.frozen', 'account.unfrozen', 'account.closed')
+           and not f.repeated
+           and (f.old and v.changed_position < f.position
+             or v.changed_position = f.position
+                and (v.debits_frozen, v.credits_frozen, v.status) is distinct from
+                    (f.debits_frozen, f.credits_frozen, case when f.closed then 'closed'
+                        when f.debits_frozen or f.credits_frozen then 'frozen'
+                        else 'active' end))
+        union all
+        select account_id, -1, changed_position, 'was never flagged' from view_accounts
+         where changed_position = 0 and (status <> 'active' or debits_frozen or credits_frozen)""",
+    ),
+    Check(
+        "views_show_every_transfer",
+        "each transfer and reversal is shown once, as the ledger decided it",
+        "select count(*) from view_transfers",
+        """
+        with firsts as (
+            select o.partition, o.position, o.transfer_id, o.tenant, o.reason, o.failed_leg, o.old,
+                   o.type, f.original_id,
+                   case when o.type = 'transfer.reversed' then f.amount_minor end as reversed_minor
+              from decided o join facts f using (partition, position)
+             where o.type in ('transfer.posted', 'transfer.reversed', 'transfer.rejected')
+               and not o.repeated and not o.dry and starts_with(o.transfer_id, 'tr_')
+            qualify row_number() over (partition by o.transfer_id order by o.position) = 1),
+        kept as (
+            select *, (slot_in(transfer_id) %
+                       (select count(*) from bounds where topic = 'ledger.events'))::int8 as home
+              from view_transfers)
+        select transfer_id, f.position, v.status, 'differs from the ledger' as difference
+          from firsts f full join kept v using (transfer_id)
+          left join partitions p on p.partition = v.home
+         where v.transfer_id is null and f.old
+            or f.transfer_id is null and v.ledger_position < p.next_position
+            or f.transfer_id is not null and v.transfer_id is not null
+               and (f.tenant, f.reason, f.failed_leg, f.original_id, f.reversed_minor, f.position,
+                    case f.type when 'transfer.rejected' then 'rejected' else 'posted' end)
+                   is distinct from (v.tenant, v.reason, v.failed_leg, v.original_id,
+                    v.reversed_minor, v.ledger_position, v.status)""",
     ),
     Check(
         "views_count_webhooks",

@@ -26,16 +26,24 @@ _LEDGER: Final = {
     "journal": "partition:i position:i home_account:t",
     "entries": "share:i position:i ordinal:i account_id:t currency:t version:i amount_minor:i "
     "posted_minor:i held_minor:i",
-    "accounts": "account_id:t tenant:t currency:t kind:t min_balance_minor:i max_balance_minor:i",
+    "accounts": "account_id:t tenant:t currency:t kind:t min_balance_minor:i max_balance_minor:i "
+    "debits_frozen:b credits_frozen:b closed:b",
     "shares": "account_id:t share:i posted_minor:i held_minor:i version:i",
     "balances": "account_id:t posted_minor:i held_minor:i available_minor:i",
     "identities": "key:t partition:i position:i",
+    "holds": "hold_id:t partition:i source:t destination:t currency:t amount_minor:i "
+    "remaining_minor:i captured_minor:i expires_at_us:i state:t",
+    "reversals": "original_partition:i original_position:i leg:i partition:i reversed_minor:i",
 }
 _VIEWS: Final = {
     "view_payments": "payment_id:t tenant:t idempotency_key:t status:t version:i reason:t "
-    "amount_minor:i currency:t source_account:t destination_account:t",
+    "amount_minor:i currency:t source_account:t destination_account:t authorized_minor:i "
+    "captured_minor:i refunded_minor:i",
     "view_timeline": "payment_id:t version:i at_us:i event:t reason:t event_id:t",
-    "view_accounts": "account_id:t tenant:t kind:t currency:t",
+    "view_accounts": "account_id:t tenant:t kind:t currency:t status:t debits_frozen:b "
+    "credits_frozen:b changed_position:i",
+    "view_transfers": "transfer_id:t tenant:t status:t original_id:t reversed_minor:i reason:t "
+    "failed_leg:i ledger_position:i",
     "view_shares": "account_id:t share:i version:i posted_minor:i held_minor:i",
     "view_entries": "account_id:t share:i version:i amount_minor:i posted_minor:i held_minor:i "
     "currency:t ledger_position:i",
@@ -46,6 +54,7 @@ _FROM: Final = {
     "view_payments": "payments",
     "view_timeline": "payment_timeline",
     "view_accounts": "accounts",
+    "view_transfers": "transfers",
     "view_shares": "account_shares",
     "view_entries": "entries",
     "view_webhooks": "webhook_events",

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
 SETTLE_WITHIN_S: Final = 30.0
 _POLL_S: Final = 0.2
-_FINAL: Final = frozenset(
-    {"payment.settled", "payment.rejected", "account.opened", "account.rejected"}
-)
+_ANSWERED: Final = "saga.answered"
+_CREATIONS: Final = frozenset({"payment.create", "transfer.create", "account.open"})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -49,7 +48,7 @@ async def gather(stack: Stack, say: Callable[[str], None]) -> Evidence:
         say(f"kafka: {sum(map(len, reader.logs.values())):,} committed records")
         tracker = _Tracker(reader.logs, begun)
         if not await _within(lambda: _ended(reader, tracker)):
-            unsettled.append(f"{tracker.open} requests have no final event")
+            unsettled.append(f"{tracker.open} requests have no outcome")
         cut = await reader.advance()
         wanted = last_records(reader.logs, cut)
         decided = databases.decided_offsets
@@ -95,31 +94,52 @@ def last_records(logs: Mapping[str, Log], cut: Offsets) -> Offsets:
 
 
 class _Tracker:
-    """Which of the requests below the cut have no final event yet, as the log grows."""
+    """Which of the requests below the cut have no outcome yet, as the log grows.
+
+    A payment, a transfer and an account are decided by an event beyond `accepted`; what is done to
+    one later by an event that names the operation. Where nothing has such events (a dry run, the
+    reversal of a transfer) the ledger's answer is the outcome.
+    """
 
     def __init__(self, logs: Mapping[str, Log], cut: Offsets) -> None:
-        self._events = logs["payments.events"]
-        self._seen = 0
-        self._ended: set[str] = set()
+        self._events, self._answers = logs["payments.events"], logs["ledger.events"]
+        self._seen = self._heard = 0
         asked = logs["payments.requests"]
-        self._asked = {
-            record["resource_id"]
+        old = [
+            record
             for i, record in enumerate(frames.decoded(asked))
             if record and asked.offsets[i] < cut[asked.topic, asked.partitions[i]]
-        }
+        ]
+        begun = [record for record in old if record["type"] in _CREATIONS]
+        self._asked = {(r["resource_id"], None) for r in begun if not r["dry_run"]}
+        self._tried = {(r["resource_id"], r["identity"]) for r in begun if r["dry_run"]}
+        known = {record["resource_id"] for record in begun}
+        for record in old:
+            kind, place = record["type"], (record["resource_id"], record["identity"])
+            if kind in _CREATIONS or kind == _ANSWERED:
+                continue
+            if record["resource_id"] in known:
+                self._asked.add(place)
+            elif not kind.startswith("payment."):
+                self._tried.add(place)
         self.look()
 
     @property
     def open(self) -> int:
         """Return how many have none."""
-        return len(self._asked)
+        return len(self._asked) + len(self._tried)
 
     def look(self) -> None:
         """Take in what was read since the last time."""
         for record in frames.decoded(self._events)[self._seen :]:
-            if record and record["type"] in _FINAL:
-                self._asked.discard(record["resource_id"])
-        self._seen = len(self._events)
+            if record and record["operation_id"] is not None:
+                self._asked.discard((record["resource_id"], record["operation_id"]))
+            elif record and record["status"] != "accepted":
+                self._asked.discard((record["resource_id"], None))
+        for record in frames.decoded(self._answers)[self._heard :]:
+            if record:
+                self._tried.discard((record["saga_id"], record["identity"]))
+        self._seen, self._heard = len(self._events), len(self._answers)
 
 
 class _Lake:
