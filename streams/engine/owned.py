@@ -32,6 +32,9 @@ from streams.engine.timers import Fired, fire
 FIRE_MAX: Final = 1_000
 """Timers that fire in one transaction at most."""
 
+LOGGED_MAX: Final = 10
+"""Dead letters of one batch that are logged one by one."""
+
 
 @dataclass(slots=True)
 class Narrowing:
@@ -159,7 +162,8 @@ class Owned:
             raise
 
     def _report(self, dead: Sequence[DeadLetter]) -> None:
-        for letter in dead:
+        """Log dead letters; of a flood only the first, and how many there were."""
+        for letter in dead[:LOGGED_MAX]:
             structlog.get_logger().warning(
                 "record_dead_lettered",
                 task=self.task.name,
@@ -167,6 +171,7 @@ class Owned:
                 partition=self.number,
                 offset=letter.offset,
                 reason=letter.reason,
+                of=len(dead),
             )
 
     def _fire(self) -> Fired:

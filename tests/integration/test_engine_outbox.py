@@ -100,15 +100,23 @@ async def test_the_former_owner_can_commit_nothing_after_a_take_over(
     assert len(await committed(kafka, topics[0])) == 2
 
 
-async def test_settling_leaves_an_abort_marker_wherever_the_id_may_have_written(
+async def test_settling_aborts_whatever_the_id_has_left_open_anywhere(
     kafka: Kafka, topics: tuple[str, str], settings: EngineSettings
 ) -> None:
     box = await opened(topics, settings)
+    begin = box._begin
+
+    async def begin_with_leftovers() -> None:
+        await begin()
+        await box._producer.send(topics[0], b"left open", partition=1)
+
+    box._begin = begin_with_leftovers  # type: ignore[method-assign]
     await box.settle([topics[0]], [(topics[1], 0)], {TopicPartition(topics[0], 0): 0})
+    box._begin = begin  # type: ignore[method-assign]
     # The next transaction begins only when the markers are written.
     await box.transact(Parcel({}, (topics[1], 1), {b"state": b"1"}, {}))
     await box.close()
-    assert await ends(kafka, topics[0], "read_uncommitted") == [1, 1]
+    assert await ends(kafka, topics[0], "read_uncommitted") == [1, 2]
     assert (await ends(kafka, topics[1], "read_uncommitted"))[0] == 1
     assert await committed(kafka, topics[0]) == []
 
