@@ -48,9 +48,9 @@ async def crash_points(run: Run) -> list[str]:
     points = list(POINTS)
     turn, place = divmod(run.seed // 2, len(points))
     first, wiped = points[place], (turn + place) % 2 == 0
-    for number, point in enumerate([first, *run.rng.sample(points, run.rng.randrange(1, 3))]):
+    for point in (first, *run.rng.sample(points, run.rng.randrange(1, 3))):
         if point == "in_restore":
-            if number == 0:
+            if await run.done() == 0:
                 await _work_a_little(run)
             _wipe(run)
         most = run.mix.partitions if point in ONCE_A_START else PASSES_MAX

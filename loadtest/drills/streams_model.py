@@ -18,7 +18,7 @@ from loadtest.drills.streams_load import GARBAGE, decode_op
 
 Pair = tuple[bytes, bytes]
 
-REFUSED: Final = "what it causes is refused by the broker"
+REFUSED: Final = "what it causes cannot be written"
 
 
 @dataclass(frozen=True, slots=True)
