@@ -312,7 +312,10 @@ VIEWS: Final = (
                and (f.tenant, f.reason, f.failed_leg, f.original_id, f.reversed_minor, f.position,
                     case f.type when 'transfer.rejected' then 'rejected' else 'posted' end)
                    is distinct from (v.tenant, v.reason, v.failed_leg, v.original_id,
-                    v.reversed_minor, v.ledger_position, v.status)""",
+                    v.reversed_minor, v.ledger_position, v.status)
+        union all
+        select transfer_id, -1, any_value(status), 'more than once'
+          from view_transfers group by transfer_id having count(*) > 1""",
     ),
     Check(
         "views_count_webhooks",

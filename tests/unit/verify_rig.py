@@ -171,6 +171,8 @@ class World:
         left = saga["captured_minor"] - saga["refunded_minor"]
         outcome = self._pay_back(request, saga["place"], home, payer, payee, amount, left)
         status = "partially_refunded" if left else "refunded"
+        if saga["status"] == "authorized":
+            status = "authorized"
         self._tell(request, "payment.refunded", status, outcome)
 
     def transfer(self, key: str, legs: list[tuple[str, str, int]], *, dry: bool = False) -> str:
