@@ -25,15 +25,18 @@ pytestmark = pytest.mark.timeout(300)
 SHORTEST_S = 60
 """The least that an authorization may be valid for."""
 
+NEEDED = (
+    "holds_add_up", "reversals_within_the_original", "flags_follow_commands",
+    "dry_runs_leave_nothing", "operations_end_once", "answers_forwarded_once",
+)  # fmt: skip
+
 Body = dict[str, Any]
 
 
 class Customer(Client):
     """A client that does more than pay."""
 
-    def authorize(
-        self, key: str, source: str, destination: str, amount: int, **more: Any
-    ) -> Body:
+    def authorize(self, key: str, source: str, destination: str, amount: int, **more: Any) -> Body:
         body = {
             "amount": amount,
             "currency": "EUR",
@@ -201,6 +204,5 @@ async def test_after_all_operations_log_ledger_views_and_lake_agree(stack: Stack
     assert evidence.unsettled == []
     assert [verdict for verdict in verdicts if not verdict.ok] == []
     counted = {verdict.name: verdict.count for verdict in verdicts}
-    for name in ("holds_add_up", "reversals_within_the_original", "flags_follow_commands",
-                 "dry_runs_leave_nothing", "operations_end_once", "answers_forwarded_once"):  # fmt: skip
+    for name in NEEDED:
         assert counted[name] > 0, f"{name} had nothing to look at"

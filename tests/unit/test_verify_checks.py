@@ -23,7 +23,9 @@ def test_a_right_world_has_no_difference() -> None:
     found = verdicts(small_world().tables())
     assert [v for v in found.values() if not v.ok] == []
     later = {check.name for check in OPERATIONS} | {"views_show_every_transfer"}
-    assert all(v.count > 0 or name in later or name.startswith("lake.") for name, v in found.items())
+    assert all(
+        v.count > 0 or name in later or name.startswith("lake.") for name, v in found.items()
+    )
     assert found["lake.payments.events"].count == 4 + 2 * 6 + 1
 
 

@@ -1,4 +1,4 @@
-"""What is done to payments, transfers and accounts later: right is right, and each wrong is found."""
+"""What is done to payments and accounts later: what is right passes, each wrong is found."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from loadtest.verify import databases
+from loadtest.verify.checks_operations import OPERATIONS
 from schemas import ids
 from tests.unit.test_verify_checks import changed, verdicts
 from tests.unit.verify_rig import A, B, D, E, Row, Tables, World, operated_world
@@ -184,8 +185,6 @@ def test_what_is_wrong_with_an_operation_is_found(check: str, table: str, change
 
 
 def test_every_check_of_operations_is_shown_to_fail() -> None:
-    from loadtest.verify.checks_operations import OPERATIONS
-
     shown = {check for check, _, _ in FAULTS} | {"nothing_moves_against_a_flag"}
     assert {check.name for check in OPERATIONS} <= shown
 
