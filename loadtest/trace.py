@@ -1,7 +1,8 @@
 """Show one payment's way through every topic: where each record lies, and how long each hop took.
 
 The id alone tells the partition. Only that partition of each topic is read (every one of the topic
-that is partitioned by gateway), not further back than a bound, `read_committed`. Writes nothing.
+that is partitioned by gateway, and of the ledger's where an answer came from another one), not
+further back than a bound, `read_committed`. Writes nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 RECORDS_MAX: Final = 200_000
 _KEYED: Final = ("payments.requests", "ledger.commands", "ledger.events", "payments.events")
+_LEDGER: Final = ("ledger.commands", "ledger.events")
+_ANSWERED: Final = "saga.answered"
+"""An answer from another partition: what is paid back is decided at the payee's home."""
 _DEAD: Final = tuple(dead_letters(topic) for topic in _KEYED if dead_letters(topic) in TOPICS)
 _REPLIES: Final = "gateway.replies"
 _ID_FIELDS: Final = ("resource_id", "saga_id")
@@ -141,11 +145,14 @@ def _note(record: dict[str, Any]) -> str:
     """Say what is particular about a record."""
     parts = []
     if record.get("amount_minor") is not None and "source_account" in record:
-        parts.append(f"{record['amount_minor']} {record['currency']}")
+        parts.append(" ".join(str(record[k]) for k in ("amount_minor", "currency") if record[k]))
+    if record.get("answer"):
+        parts.append(record["answer"])
     if "position" in record:
         parts.append(f"journal {record['ledger_partition']}:{record['position']}")
     parts += [
         f"{entry['account_id']} {entry['amount_minor']:+d} = {entry['posted_minor']}"
+        + (f" (held {entry['held_minor']})" if entry["held_minor"] else "")
         for entry in record.get("entries", [])
     ]
     if record.get("reason"):
@@ -161,7 +168,14 @@ async def _read(kafka: str, partitions: int, payment_id: str, records_max: int) 
     async with LogReader(kafka, [*keyed, *replies]) as reader:
         await reader.start_near_end(records_max)
         await reader.advance()
-        return list(reader.logs.values())
+        logs = list(reader.logs.values())
+    if not any(step.event == _ANSWERED for step in steps_of(logs, payment_id)):
+        return logs
+    others = [(topic, n) for topic in _LEDGER for n in range(partitions) if n != partition]
+    async with LogReader(kafka, others) as reader:
+        await reader.start_near_end(records_max)
+        await reader.advance()
+        return logs + list(reader.logs.values())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Independent of the services: it reads Kafka `read_committed`, the ledger and the views as their
 reader roles, and bronze through the lake's catalog, decodes with a library of its own, and compares
-in SQL (`checks`, `checks_ledger`, `checks_payments`, `checks_lake`). It writes nothing anywhere.
+in SQL (`checks` and the modules named after it). It writes nothing anywhere.
 The last line printed is one JSON object; the exit code is 1 where anything differs.
 """
 

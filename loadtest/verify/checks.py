@@ -48,8 +48,8 @@ create view facts as
 select partition, position, type, told_type, told_reason, saga_id, step, identity, command_offset,
        booked_at_us, old, retained, dry, repeated,
        told_extra ->> '$.hold.hold_id' as hold_id, told_extra ->> '$.hold.reason' as ended_as,
-       coalesce(told_extra ->> '$.hold.amount_minor', told_extra ->> '$.reversal.amount_minor')::int8
-           as amount_minor,
+       coalesce(told_extra ->> '$.hold.amount_minor',
+                told_extra ->> '$.reversal.amount_minor')::int8 as amount_minor,
        coalesce(told_extra ->> '$.hold.remaining_minor',
                 told_extra ->> '$.reversal.remaining_minor')::int8 as remaining_minor,
        (told_extra ->> '$.hold.expires_at_us')::int8 as expires_at_us,
@@ -82,7 +82,8 @@ select r.resource_id, bool_or(r.old) as old, count(*) filter (d.offset is null) 
  where r.type in ('payment.create', 'transfer.create', 'account.open')
  group by r.resource_id;
 create view operations as
-select r.resource_id, r.identity, bool_or(r.old) as old, count(*) filter (d.offset is null) as alive,
+select r.resource_id, r.identity, bool_or(r.old) as old,
+       count(*) filter (d.offset is null) as alive,
        arg_min(r.type, r._offset) filter (d.offset is null) as type
   from requests r
   left join dead d on d.topic = 'payments.requests' and d.partition = r._partition

@@ -247,7 +247,8 @@ LEDGER: Final = (
         union all
         select identity, -2, count(distinct body_hash) from outcomes
          where type in ('transfer.posted', 'hold.placed') and not repeated
-           and step in ('post', 'place') and coalesce(extra::json ->> '$.dry_run', 'false') = 'false'
+           and step in ('post', 'place')
+           and coalesce(extra::json ->> '$.dry_run', 'false') = 'false'
          group by identity having count(*) > 1""",
     ),
 )

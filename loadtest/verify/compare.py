@@ -12,7 +12,8 @@ from loadtest.verify.checks import PRELUDE, Check
 from loadtest.verify.checks_lake import lake_check
 from loadtest.verify.checks_ledger import LEDGER
 from loadtest.verify.checks_operations import OPERATIONS
-from loadtest.verify.checks_payments import PAYMENTS, VIEWS
+from loadtest.verify.checks_payments import PAYMENTS
+from loadtest.verify.checks_views import VIEWS
 from schemas.topics import TOPICS
 
 if TYPE_CHECKING:

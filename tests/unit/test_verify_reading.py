@@ -9,9 +9,10 @@ import pytest
 
 from loadtest.kafka_log import Log
 from loadtest.verify import databases, frames
-from loadtest.verify.evidence import last_records
+from loadtest.verify.evidence import _Tracker, last_records
 from schemas import wire
-from tests.unit.verify_rig import World, small_world
+from schemas.topics import TOPICS
+from tests.unit.verify_rig import World, operated_world, small_world
 
 TYPES = {"id": pa.int64(), "text": pa.string(), "yes": pa.bool_()}
 
@@ -67,3 +68,20 @@ def good_event() -> bytes:
     world: World = small_world()
     record = world.logs["payments.events"][-1][3]
     return wire.encode("payments.events", record)
+
+
+def test_requests_are_awaited_until_each_has_its_outcome() -> None:
+    world = operated_world()
+    cut = world.ends()
+    logs = {topic: world._as_log(topic) for topic in TOPICS}
+    assert _Tracker(logs, cut).open == 0
+    for topic, kinds, waiting in (
+        ("payments.events", {"payment.authorized"}, 3),
+        ("payments.events", {"payment.refunded", "account.closed"}, 2),
+        ("ledger.events", {"transfer.reversed"}, 1),
+    ):
+        kept = world.logs[topic]
+        world.logs[topic] = [record for record in kept if record[3]["type"] not in kinds]
+        tracker = _Tracker(logs | {topic: world._as_log(topic)}, cut)
+        world.logs[topic] = kept
+        assert tracker.open == waiting, kinds

@@ -169,8 +169,12 @@ class World:
         home = ids.home_account(payee, payer)
         saga["refunded_minor"] = (saga["refunded_minor"] or 0) + amount
         left = saga["captured_minor"] - saga["refunded_minor"]
-        outcome = self._pay_back(request, saga["place"], home, payer, payee, amount, left)
+        outcome = self._pay_back(
+            request, saga["place"], home, payer, payee, amount=amount, left=left
+        )
         status = "partially_refunded" if left else "refunded"
+        if saga["status"] == "authorized":
+            status = "authorized"
         self._tell(request, "payment.refunded", status, outcome)
 
     def transfer(self, key: str, legs: list[tuple[str, str, int]], *, dry: bool = False) -> str:
@@ -190,14 +194,14 @@ class World:
         return transfer_id
 
     def reverse(self, transfer_id: str, key: str, payer: str, payee: str, amount: int,
-                left: int) -> None:  # fmt: skip
+                *, left: int) -> None:  # fmt: skip
         home = ids.home_account(payee, payer)
         request = self._operation(
             "transfer.reverse", ids.transfer_id("demo", key, home), key, home, amount_minor=amount,
             target_id=transfer_id,
         )  # fmt: skip
         place = self.sagas[transfer_id]["place"]
-        outcome = self._pay_back(request, place, home, payer, payee, amount, left)
+        outcome = self._pay_back(request, place, home, payer, payee, amount=amount, left=left)
         self._show_transfer(outcome, transfer_id, amount)
 
     def flag(self, account_id: str, key: str, kind: str, *, credits_: bool) -> None:
@@ -223,8 +227,8 @@ class World:
                   "credits_frozen": row["credits_frozen"]}  # fmt: skip
         self._tell(request, f"account.{told}", status, None)
 
-    def _pay_back(self, request: Row, place: Row, home: str, payer: str, payee: str, amount: int,
-                  left: int) -> Row:  # fmt: skip
+    def _pay_back(self, request: Row, place: Row, home: str, payer: str, payee: str,
+                  *, amount: int, left: int) -> Row:  # fmt: skip
         facts = {"original_id": place["transfer_id"], "leg": None, "amount_minor": amount,
                  "remaining_minor": left, "partition": place["partition"],
                  "position": place["position"], "legs": [[0, amount]]}  # fmt: skip
@@ -349,7 +353,8 @@ class World:
             "identity": (
                 ids.operation_identity("demo", key) if operation else ids.identity_of(resource)
             ),
-            "slot": ids.slot_of(home), "home_account": home, "body_hash": hashlib.sha256(said.encode()).hexdigest(),
+            "slot": ids.slot_of(home), "home_account": home,
+            "body_hash": hashlib.sha256(said.encode()).hexdigest(),
         }  # fmt: skip
         record = _blank("payments.requests") | common | fields | {"type": kind, "request_id": "r"}
         self._log("payments.requests", record["slot"] % PARTITIONS, home, record)
@@ -419,9 +424,7 @@ class World:
         }  # fmt: skip
         self._log("payments.requests", answer["slot"] % PARTITIONS, saga_id, answer)
 
-    def _post(
-        self, partition: int, position: int, moves: list[tuple[str, int, int]]
-    ) -> list[Row]:
+    def _post(self, partition: int, position: int, moves: list[tuple[str, int, int]]) -> list[Row]:
         entries: list[Row] = []
         for who, amount, holding in moves:
             version, posted, held = self.shares.get((who, partition), (0, 0, 0))

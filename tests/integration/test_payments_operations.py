@@ -1,0 +1,210 @@
+"""What clients do to payments, transfers and accounts later, through the whole stack.
+
+Every outcome is read back from the service, and in the end verify finds no difference between log,
+ledger, views and lake.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deploy.local.child import wait_for
+from loadtest import stack as stacks
+from loadtest.verify.command import verify
+from schemas import ids
+from tests.integration.test_payments_stack import Client
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Stack
+
+pytestmark = pytest.mark.timeout(300)
+
+SHORTEST_S = 60
+"""The least that an authorization may be valid for."""
+
+NEEDED = (
+    "holds_add_up", "reversals_within_the_original", "flags_follow_commands",
+    "dry_runs_leave_nothing", "operations_end_once", "answers_forwarded_once",
+)  # fmt: skip
+
+Body = dict[str, Any]
+
+
+class Customer(Client):
+    """A client that does more than pay."""
+
+    def authorize(self, key: str, source: str, destination: str, amount: int, **more: Any) -> Body:
+        body = {
+            "amount": amount,
+            "currency": "EUR",
+            "source": {"account": source},
+            "destination": {"account": destination},
+            "capture": "manual",
+        }
+        return self.post("/v1/payments", key, body | more)[2]
+
+    def on(self, payment: Body, what: str, key: str, **body: Any) -> tuple[int, Body]:
+        status, _, answer = self.post(f"/v1/payments/{payment['id']}/{what}", key, body)
+        return status, answer
+
+    def flag(self, account: str, what: str, key: str, **body: Any) -> tuple[int, Body]:
+        status, _, answer = self.post(f"/v1/accounts/{account}/{what}", key, body)
+        return status, answer
+
+    def move(self, key: str, *legs: tuple[str, str, int], **more: Any) -> tuple[int, Body]:
+        named = [
+            {"source": source, "destination": destination, "amount": amount, "currency": "EUR"}
+            for source, destination, amount in legs
+        ]
+        status, _, answer = self.post("/v1/transfers", key, {"legs": named} | more)
+        return status, answer
+
+    def funded(self, amount: int) -> tuple[str, str]:
+        """A bank, and an account with this much from it."""
+        bank, account = self.account("bank", "external"), self.account("funded")
+        assert self.pay("funds", bank, account, amount)[2]["status"] == "settled"
+        return bank, account
+
+    def elsewhere(self, account: str) -> str:
+        """An account with its home on another partition."""
+        made = (self.account(f"other{n}") for n in range(40))
+        return next(a for a in made if ids.slot_of(a) % 4 != ids.slot_of(account) % 4)
+
+
+@pytest.fixture
+def client(stack: Stack) -> Customer:
+    return Customer(stack)
+
+
+def code(answer: Body) -> str:
+    return str(answer["errors"][0]["code"])
+
+
+def test_a_capture_in_parts_moves_its_amounts_and_releases_them_from_the_hold(
+    client: Customer,
+) -> None:
+    _, ada = client.funded(1_000)
+    bob = client.account("bob")
+    payment = client.authorize("m", ada, bob, 500)
+    assert payment["status"] == "authorized"
+    assert client.balances(ada) == {"posted": 1_000, "held": 500, "available": 500}
+    assert client.pay("over", ada, bob, 501)[2]["status"] == "rejected"
+    for _ in range(2):  # the second is a repeat of the first
+        assert client.on(payment, "capture", "c1", amount=200)[0] == 200
+        assert client.balances(ada) == {"posted": 800, "held": 300, "available": 500}
+    status, refused = client.on(payment, "capture", "c2", amount=301)
+    assert (status, code(refused)) == (422, "amount_exceeds_hold")
+    assert client.on(payment, "capture", "c3")[1]["status"] == "settled"
+    assert client.balances(ada) == {"posted": 500, "held": 0, "available": 500}
+    assert client.balances(bob)["posted"] == 500
+
+
+def test_the_same_key_with_another_amount_captures_nothing(client: Customer) -> None:
+    _, ada = client.funded(100)
+    payment = client.authorize("m", ada, client.account("bob"), 100)
+    assert client.on(payment, "capture", "c", amount=10)[0] == 200
+    status, answer = client.on(payment, "capture", "c", amount=11)
+    assert (status, answer["code"]) == (422, "idempotency_key_reused")
+    assert client.balances(ada) == {"posted": 90, "held": 90, "available": 0}
+
+
+def test_a_refund_by_a_payee_with_another_home_comes_back_and_never_exceeds(
+    client: Customer,
+) -> None:
+    _, ada = client.funded(900)
+    bob = client.elsewhere(ada)
+    payment = client.pay("p", ada, bob, 700)[2]
+    assert client.on(payment, "refunds", "r1", amount=300)[1]["status"] == "partially_refunded"
+    # What another partition has decided is shown soon, not at once.
+    assert wait_for(lambda: client.balances(ada)["posted"] == 500, 20)
+    status, refused = client.on(payment, "refunds", "r2", amount=401)
+    assert (status, code(refused)) == (422, "amount_exceeds_original")
+    assert client.on(payment, "refunds", "r3")[1]["status"] == "refunded"
+    assert wait_for(lambda: client.balances(ada)["posted"] == 900, 20)
+    assert client.balances(bob)["posted"] == 0
+
+
+def test_a_void_gives_back_what_is_left(client: Customer) -> None:
+    _, ada = client.funded(300)
+    payment = client.authorize("m", ada, client.account("bob"), 300)
+    assert client.on(payment, "void", "v")[1]["status"] == "voided"
+    assert client.balances(ada) == {"posted": 300, "held": 0, "available": 300}
+    status, refused = client.on(payment, "capture", "late", amount=1)
+    assert (status, code(refused)) == (422, "hold_closed")
+
+
+def test_an_authorization_expires_by_the_log(client: Customer) -> None:
+    _, ada = client.funded(50)
+    started = time.monotonic()
+    payment = client.authorize("m", ada, client.account("bob"), 50, expires_in=SHORTEST_S)
+    assert client.balances(ada)["available"] == 0
+    assert wait_for(lambda: client.status(payment["id"]) == "expired", SHORTEST_S + 40)
+    assert time.monotonic() - started > SHORTEST_S - 5
+    assert client.balances(ada) == {"posted": 50, "held": 0, "available": 50}
+
+
+def test_a_frozen_account_gets_no_credit_from_another_partition(client: Customer) -> None:
+    _, ada = client.funded(100)
+    bob = client.elsewhere(ada)
+    assert client.pay("p1", ada, bob, 10)[2]["status"] == "settled"
+    assert client.flag(bob, "freeze", "f", credits=True)[1]["status"] == "frozen"
+    payment = client.pay("p2", ada, bob, 10)[2]
+    assert (payment["status"], payment["reason"]["code"]) == ("rejected", "account_frozen")
+    assert client.flag(bob, "unfreeze", "u")[1]["status"] == "active"
+    assert client.pay("p3", ada, bob, 10)[2]["status"] == "settled"
+    assert client.balances(bob)["posted"] == 20
+
+
+def test_only_an_empty_account_is_closed_and_then_for_good(client: Customer) -> None:
+    bank, ada = client.funded(40)
+    status, refused = client.flag(ada, "close", "early")
+    assert (status, code(refused)) == (422, "account_not_empty")
+    assert client.pay("back", ada, bank, 40)[2]["status"] == "settled"
+    assert client.flag(ada, "close", "now")[1]["status"] == "closed"
+    payment = client.pay("late", bank, ada, 1)[2]
+    assert (payment["status"], payment["reason"]["code"]) == ("rejected", "account_closed")
+
+
+def test_the_legs_of_a_transfer_move_together_or_not_at_all(client: Customer) -> None:
+    bank, ada = client.funded(100)
+    bob = client.account("bob")
+    assert client.move("t1", (ada, bob, 30), (ada, bank, 70))[0] == 201
+    assert (client.balances(ada)["posted"], client.balances(bob)["posted"]) == (0, 30)
+    status, refused = client.move("t2", (bank, ada, 5), (ada, bob, 6))
+    assert (status, code(refused)) == (422, "insufficient_funds")
+    assert (client.balances(ada)["posted"], client.balances(bob)["posted"]) == (0, 30)
+
+
+def test_a_dry_run_moves_nothing_and_leaves_its_outcome_to_be_had(client: Customer) -> None:
+    _, ada = client.funded(100)
+    bob = client.account("bob")
+    status, tried = client.move("t1", (ada, bob, 30), dry_run=True)
+    assert (status, tried["status"]) == (200, "allowed")
+    assert client.balances(ada)["posted"] == 100
+    assert client.move("t2", (ada, bob, 30))[0] == 201
+
+
+def test_reversals_of_a_transfer_never_exceed_it_in_sum(client: Customer) -> None:
+    _, ada = client.funded(100)
+    bob = client.elsewhere(ada)
+    transfer = client.move("t", (ada, bob, 60))[1]
+    path = f"/v1/transfers/{transfer['id']}/reversals"
+    assert client.post(path, "r1", {"amount": 20})[0] == 201
+    status, _, refused = client.post(path, "r2", {"amount": 41})
+    assert (status, code(refused)) == (422, "amount_exceeds_original")
+    assert client.post(path, "r3", {"amount": 40})[0] == 201
+    status, _, refused = client.post(path, "r4", {"amount": 1})
+    assert status == 422, refused
+    assert (client.balances(ada)["posted"], client.balances(bob)["posted"]) == (100, 0)
+
+
+async def test_after_all_operations_log_ledger_views_and_lake_agree(stack: Stack) -> None:
+    evidence, verdicts = await verify(stacks.read(stack.home.root))
+    assert evidence.unsettled == []
+    assert [verdict for verdict in verdicts if not verdict.ok] == []
+    counted = {verdict.name: verdict.count for verdict in verdicts}
+    for name in NEEDED:
+        assert counted[name] > 0, f"{name} had nothing to look at"
