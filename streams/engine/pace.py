@@ -31,19 +31,16 @@ class Pace:
     def __post_init__(self) -> None:
         self._tokens = self.burst
 
-    def delay(self, now: float, last_began: float) -> float:
-        """How long a partition whose last batch began then has to wait now."""
+    def reserve(self, now: float, last_began: float) -> float:
+        """Take a place for a batch; returns how long it has to wait, if its partition's last batch
+        began then."""
         self._fill(now)
-        if self._tokens >= 1.0:
+        self._tokens = max(self._tokens - 1.0, -self.per_interval)
+        if self._tokens >= 0.0:
             return 0.0
-        until_token = (1.0 - self._tokens) * self.interval_s / self.per_interval
+        until_place = -self._tokens * self.interval_s / self.per_interval
         until_interval = last_began + self.interval_s - now
-        return max(0.0, min(until_token, until_interval))
-
-    def began(self, now: float) -> None:
-        """A batch begins."""
-        self._fill(now)
-        self._tokens = max(0.0, self._tokens - 1.0)
+        return max(0.0, min(until_place, until_interval))
 
     def _fill(self, now: float) -> None:
         gained = (now - self._filled_at) * self.per_interval / self.interval_s

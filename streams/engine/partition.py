@@ -155,15 +155,16 @@ class Partition:
         last_began = time.monotonic() - pace.interval_s
         while True:
             await inlet.wait(owned.until_due_s())
-            delay = pace.delay(time.monotonic(), last_began)
-            if delay > 0 and not self._stop.is_set():
-                await inlet.wait_full(limits.limit, delay)
             if self._stop.is_set():
                 return
+            delay = pace.reserve(time.monotonic(), last_began)
+            if delay > 0:
+                await inlet.wait_full(limits.limit, delay)
+                if self._stop.is_set():
+                    return
             fetched = await inlet.take(limits.limit)
             if fetched or owned.until_due_s() == 0.0:
                 last_began = time.monotonic()
-                pace.began(last_began)
                 await owned.batch(fetched)
 
     def _take(self, outbox: Outbox, store: Store, position: Position) -> Owned:

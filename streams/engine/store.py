@@ -114,13 +114,13 @@ class Store:
         away.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
-        put, delete = batch.put, batch.delete
+        put, delete, timers_id = batch.put, batch.delete, keys.TIMERS_ID
         for key, value in changes.items():
             if value is None:
                 delete(key)
             else:
                 put(key, value)
-                if keys.is_timer(key):
+                if key[2] == timers_id and keys.is_timer(key):
                     put(keys.due_entry(key, value), b"")
         for key in removed:
             delete(key)

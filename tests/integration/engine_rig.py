@@ -36,7 +36,12 @@ from tests.integration.engine_worker import TASKS
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = Path(__file__).parent / "engine_worker.py"
 PARTITIONS = 2
-SETTINGS = {"session_timeout_ms": 4_000, "transaction_timeout_ms": 4_000, "batch_max": 50}
+SETTINGS = {
+    "session_timeout_ms": 4_000,
+    "transaction_timeout_ms": 4_000,
+    "commit_interval_ms": 20,
+    "batch_max": 50,
+}
 START_S = 30.0
 DRAIN_S = 60.0
 

@@ -86,21 +86,19 @@ def test_every_record_is_handed_out_once_and_in_its_topics_order(
         assert [offset for name, offset in taken if name == topic] == list(range(len(times)))
 
 
-def test_few_batches_begin_at_once_and_many_are_spread_over_the_interval() -> None:
+def test_few_batches_begin_at_once_and_many_queue_for_their_places() -> None:
     pace = Pace(0.1, per_interval=4.0, burst=8.0)
     now = 1000.0
-    for _ in range(8):
-        assert pace.delay(now, 0.0) == 0.0
-        pace.began(now)
-    assert pace.delay(now, now) == pytest.approx(0.025)
-    assert pace.delay(now + 0.03, now) == 0.0
+    assert [pace.reserve(now, 0.0) for _ in range(8)] == [0.0] * 8
+    assert [pace.reserve(now, now) for _ in range(3)] == pytest.approx([0.025, 0.05, 0.075])
+    assert pace.reserve(now + 1.0, now) == 0.0
 
 
 def test_no_partition_waits_longer_than_the_interval() -> None:
-    pace = Pace(0.1, per_interval=0.1, burst=1.0)
-    pace.began(1000.0)
-    assert pace.delay(1000.0, 999.95) == pytest.approx(0.05)
-    assert pace.delay(1000.0, 999.0) == 0.0
+    pace = Pace(0.1, per_interval=1.0, burst=1.0)
+    assert pace.reserve(1000.0, 999.0) == 0.0
+    assert pace.reserve(1000.0, 999.95) == pytest.approx(0.05)
+    assert pace.reserve(1000.0, 999.0) == 0.0
 
 
 def test_state_and_group_that_disagree_stop_the_task_with_both_offsets() -> None:
