@@ -100,7 +100,7 @@ def _move_by_operation(outlet: Outlet, of: Saga, operation: Operation, answer: A
         return
     trigger = saga.trigger_of(
         answer["type"],
-        remaining_minor=answer["remaining_minor"],
+        remaining_minor=_remaining(of, answer),
         captured_minor=of.captured_minor or 0,
         expired=False,
     )
@@ -156,6 +156,19 @@ def _transit(
         }
         outlet.event(of, transition.event, ledger | extra)
         _OUTCOMES.labels(type=transition.event).inc()
+
+
+def _remaining(of: Saga, answer: Answer) -> int | None:
+    """Return what is left of the hold, or left to pay back.
+
+    The payee's partition knows only what was captured when it decided on a refund; a capture that
+    came here since makes more of it left.
+    """
+    if answer["type"] == "transfer.reversed" and of.captured_minor is not None:
+        refunded_minor: int = (of.refunded_minor or 0) + (answer["amount_minor"] or 0)
+        return of.captured_minor - refunded_minor
+    remaining: int | None = answer["remaining_minor"]
+    return remaining
 
 
 def _count(of: Saga, answer: Answer) -> None:

@@ -169,7 +169,7 @@ def test_a_refund_is_decided_at_the_payees_home_and_its_answer_comes_back():
     assert command["original_id"] == payment["resource_id"]
     payee_partition = ids.partition_of(ids.slot_of(PAYEE), 4)
     assert world.task.outputs["ledger.commands"][-1][0] == payee_partition
-    answered = _answer_elsewhere(world, payee_partition, command)
+    answered = _answer_elsewhere(world, payee_partition, command, 200, 300)
     world.task.feed([("payments.requests", answered[1], answered[2], NOW_US)])
     refunded = world.out("payments.events")[-1]
     assert (refunded["type"], refunded["status"]) == ("payment.refunded", "partially_refunded")
@@ -177,14 +177,36 @@ def test_a_refund_is_decided_at_the_payees_home_and_its_answer_comes_back():
     assert world.out("gateway.replies")[-1]["status"] == "partially_refunded"
 
 
-def _answer_elsewhere(world, partition, command):
+def test_a_refund_that_was_decided_before_the_last_capture_is_a_part():
+    shop = Shop()
+    shop.operate("payment.capture", "c1", 200)
+    shop.ledger("hold.posted", shop.commands()[-1], amount_minor=200, remaining_minor=300)
+    shop.operate("payment.capture", "c2")
+    last_capture = shop.commands()[-1]
+    for key, amount, left in (("r1", 200, 0), ("r2", 300, 0)):
+        shop.operate("payment.refund", key, amount)
+        refund = shop.commands()[-1]
+        if key == "r1":  # decided when 200 were captured, heard of after the rest was
+            shop.ledger("hold.posted", last_capture, amount_minor=300, remaining_minor=0)
+        answered = _answer_elsewhere(
+            shop, ids.partition_of(ids.slot_of(PAYEE), 4), refund, amount, left
+        )
+        shop.task.feed([("payments.requests", answered[1], answered[2], NOW_US)])
+    assert shop.statuses()[-2:] == [
+        ("refunded", "partially_refunded"),
+        ("refunded", "refunded"),
+    ]
+
+
+def _answer_elsewhere(world, partition, command, amount, left):
     """Have the payee's partition see the ledger's answer; return what it forwards."""
     elsewhere = World()
     elsewhere.task = MemoryTask(payments.task(LOOSE), partition)
-    elsewhere.ledger("transfer.reversed", command, amount_minor=200, remaining_minor=300)
+    elsewhere.ledger("transfer.reversed", command, amount_minor=amount, remaining_minor=left)
     (forwarded,) = elsewhere.task.outputs["payments.requests"]
     assert forwarded[0] == PARTITION
     assert elsewhere.out("payments.events") == []
+    assert world.task.outputs["payments.requests"] == []
     return forwarded
 
 
