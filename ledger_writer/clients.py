@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import errors
 
+from schemas import logs
 from schemas.errors import Corrupt, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 
     Item = tuple[bytes | None, bytes, Sequence[tuple[str, bytes]]]
+    Stop = Callable[[], Coroutine[Any, Any, None]]
 
 STOP_WITHIN_S: Final = 1.0
 
@@ -38,21 +40,36 @@ def translated(what: str) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def running(client: Any, stop: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Start a client and stop it in bounded time, also when the start fails."""
+async def running(
+    client: Any, stop: Callable[[], Coroutine[Any, Any, None]]
+) -> AsyncIterator[None]:
+    """Start a client and stop it in bounded time, also when the start fails.
+
+    A client in trouble may fail or hang as it stops. We have given it up by then: it must not take
+    along what gave it up.
+    """
     try:
         await client.start()
         yield
     finally:
-        with suppress(TimeoutError, errors.KafkaError, OSError):
-            async with asyncio.timeout(STOP_WITHIN_S):
-                await stop()
+        stopping = asyncio.create_task(stop())
+        await asyncio.wait([stopping], timeout=STOP_WITHIN_S)
+        if not stopping.done():
+            stopping.cancel()
+        elif not stopping.cancelled() and stopping.exception() is not None:
+            logs.get().warning("client left behind", detail=repr(stopping.exception()))
 
 
 async def stop_producer(producer: Any) -> None:
-    """Stop a producer without waiting for what it can't deliver: the next session sends it."""
-    producer._message_accumulator.fail_all(errors.ProducerClosed())  # noqa: SLF001
-    await producer.stop()
+    """Stop a producer without delivering what it still has: the next session sees to that."""
+    producer._closed = True  # noqa: SLF001  its own stop would wait for the delivery
+    sender = producer._sender.sender_task if producer._sender is not None else None  # noqa: SLF001
+    if sender is not None:
+        sender.cancel()
+    await producer.client.close()
+    if sender is not None:
+        await asyncio.wait([sender])
+        _seen(sender)
 
 
 def builders(producer: Any, items: Iterable[Item], now_ms: int) -> list[Any]:
@@ -77,7 +94,8 @@ async def acknowledged(producer: Any, batches: Sequence[Any], topic: str, partit
     for batch in batches:
         future = await producer.send_batch(batch, topic, partition=partition)
         future.add_done_callback(_seen)
-        await future
+        # Giving up must not cancel the client's own future: its retry would break over that.
+        await asyncio.shield(future)
 
 
 def _seen(future: asyncio.Future[Any]) -> None:

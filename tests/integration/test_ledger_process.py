@@ -22,9 +22,12 @@ from deploy.local.ports import free_port
 from ledger_writer.audit import audit
 from ledger_writer.crash import POINTS
 from ledger_writer.event import COMMANDS, EVENTS, event_bytes
+from ledger_writer.kafka import KafkaLogs
 from ledger_writer.migrate import migrate
+from ledger_writer.port import Event
 from ledger_writer.postgres import PostgresJournals
 from ledger_writer.samples import account, open_account, transfer
+from schemas.errors import Unavailable
 from schemas.ids import is_guarded, partition_of
 from schemas.wire import decode, encode
 
@@ -430,6 +433,28 @@ async def test_kafka_restarted_in_mid_load_loses_and_doubles_nothing(stack, kafk
     await stack.send(load(1_000, seed=2))
     await stack.prove()
     assert writer.running()
+
+
+async def test_a_send_given_up_in_mid_retry_ends_its_session_and_nothing_else(
+    stack, kafka, monkeypatch, caplog
+):
+    monkeypatch.setattr("ledger_writer.kafka.SEND_WITHIN_S", 1.0)
+    event = Event(b"key", b"value", None)
+
+    async def interrupted(partition: int) -> None:
+        async with KafkaLogs(stack.bootstrap, "test").open(partition, 0) as log:
+            await log.publish([event])
+            kafka.pause()
+            sending = asyncio.create_task(log.publish([event]))
+            await asyncio.sleep(0.2)
+            kafka.kill()
+            await sending
+
+    for partition in range(2):
+        with pytest.raises(Unavailable, match="send to"):
+            await interrupted(partition)
+        await asyncio.to_thread(kafka.start)
+    assert "Unexpected error" not in caplog.text
 
 
 async def test_it_ends_cleanly_on_sigterm_and_goes_on_from_there(stack):
