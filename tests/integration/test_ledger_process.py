@@ -389,7 +389,9 @@ async def test_a_paused_writer_that_wakes_up_writes_nothing(stack):
     zombie.send(signal.SIGCONT)
     await sending
     await stack.prove()
-    assert "fenced" in (stack.folder / "ledger_writer-0.log").read_text()
+    # Which of the two tells it first is chance: the fence, as it commits, or the group.
+    said = (stack.folder / "ledger_writer-0.log").read_text()
+    assert "fenced" in said or "re-joining group" in said
 
 
 @pytest.mark.timeout(180)
