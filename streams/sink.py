@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from schemas import logs
 from schemas.errors import Fenced, Unavailable
@@ -54,6 +54,20 @@ def stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop
+
+
+async def ended(closing: Coroutine[Any, Any, None], within_s: float) -> None:
+    """Have a client close within a bound.
+
+    One in trouble may fail or hang as it closes, with the cancellation of its own tasks too; it has
+    been given up by then and must not take the process along.
+    """
+    task = asyncio.ensure_future(closing)
+    await asyncio.wait([task], timeout=within_s)
+    if not task.done():
+        task.cancel()
+    elif not task.cancelled() and task.exception() is not None:
+        logs.get().warning("client left behind", reason=repr(task.exception()))
 
 
 async def run_sessions(session: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:

@@ -214,8 +214,13 @@ class KafkaLink:
                 sender.cancel()
                 await asyncio.wait([sender], timeout=CLOSE_WITHIN_S / 10)
             producer._message_accumulator.fail_all(KafkaError("replaced"))  # noqa: SLF001
-        with contextlib.suppress(*_FAILURES):
-            await asyncio.wait_for(producer.stop(), CLOSE_WITHIN_S)
+        # It may fail with the cancellation of its own tasks, which is not ours.
+        stopping = asyncio.ensure_future(producer.stop())
+        await asyncio.wait([stopping], timeout=CLOSE_WITHIN_S)
+        if not stopping.done():
+            stopping.cancel()
+        elif not stopping.cancelled() and stopping.exception() is not None:
+            self._log.warning("a producer was left behind", reason=repr(stopping.exception()))
 
     def _say(self, trouble: str | None) -> None:
         if trouble != self.trouble:

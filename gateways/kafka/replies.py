@@ -9,7 +9,6 @@ whoever waits for it times out.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -104,7 +103,17 @@ class ReplyReader:
         self._on_reply(reply)
 
     async def _close(self) -> None:
+        """Stop the consumer within a bound.
+
+        One in trouble may fail as it stops, with the cancellation of its own tasks too; it has been
+        given up by then and must not take the process along.
+        """
         consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            with contextlib.suppress(*_FAILURES):
-                await asyncio.wait_for(consumer.stop(), CLOSE_WITHIN_S)
+        if consumer is None:
+            return
+        stopping = asyncio.ensure_future(consumer.stop())
+        await asyncio.wait([stopping], timeout=CLOSE_WITHIN_S)
+        if not stopping.done():
+            stopping.cancel()
+        elif not stopping.cancelled() and stopping.exception() is not None:
+            self._log.warning("a consumer was left behind", reason=repr(stopping.exception()))

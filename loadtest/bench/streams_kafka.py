@@ -182,6 +182,7 @@ async def committed(admin: AIOKafkaAdminClient, group: str, topics: Collection[s
 
 
 async def _partitions(consumer: Any, topic: str) -> set[int]:
-    cluster = await consumer._client.fetch_all_metadata()  # noqa: SLF001 (the public call reads a cache)
+    # The public call reads a cache.
+    cluster = await consumer._client.fetch_all_metadata()  # noqa: SLF001
     found: set[int] = cluster.partitions_for_topic(topic) or set()
     return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer
@@ -24,6 +23,7 @@ from streams.lake.buffer import Buffer
 from streams.lake.catalog import open_catalog
 from streams.lake.session import STOP_S, Lane, Session
 from streams.lake.settings import Settings
+from streams.sink import ended
 
 GROUP: Final = "lake"
 _FETCH_BYTES_MIN: Final = 256 * 1024
@@ -62,8 +62,7 @@ class Sink:
                 await reader.start()
                 await Session(self._settings, self._pool, reader, lanes).run(stop)
             finally:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(reader.stop(), STOP_S)
+                await ended(reader.stop(), STOP_S)
         except KafkaError as error:
             raise Unavailable(f"Kafka: {error!r}") from error
 

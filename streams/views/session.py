@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -19,7 +18,7 @@ from aiokafka.errors import KafkaError
 from schemas import logs, wire
 from schemas.errors import Fenced, Poisoned, Unavailable
 from schemas.metrics import READY
-from streams.sink import CrashPoint
+from streams.sink import CrashPoint, ended
 from streams.views import metrics
 from streams.views.batch import Batch, fresh, moved, start_at
 from streams.views.dead_letters import DeadLetters
@@ -62,10 +61,8 @@ async def run(settings: Settings, crash: CrashPoint, stop: asyncio.Event) -> Non
     except KafkaError as error:
         raise Unavailable(f"Kafka: {error!r}") from error
     finally:
-        with suppress(TimeoutError, KafkaError):
-            await asyncio.wait_for(consumer.stop(), _STOP_S)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(letters.close(), _STOP_S)
+        await ended(consumer.stop(), _STOP_S)
+        await ended(letters.close(), _STOP_S)
         await store.close()
 
 
