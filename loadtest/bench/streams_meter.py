@@ -33,17 +33,20 @@ class BenchError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One look: when, records committed, CPU seconds used so far."""
+    """One look: when, records committed, CPU seconds used so far; `others_s` by all the rest."""
 
     at_s: float
     done: int
     worker_s: float
     broker_s: float
+    others_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Steady:
-    """What happened between two looks. CPU per record in microseconds, `cores` a mean."""
+    """What happened between two looks. CPU per record in microseconds, `cores` a mean; `others`
+    are the cores that this machine spent on neither worker, broker nor bench meanwhile.
+    """
 
     records: int
     seconds: float
@@ -51,6 +54,7 @@ class Steady:
     cpu_us: float
     broker_us: float
     cores: float
+    others: float
     resident_mb: float
 
     def row(self, name: str) -> dict[str, Any]:
@@ -61,6 +65,7 @@ class Steady:
             "CPU us/event": self.cpu_us,
             "broker us/event": self.broker_us,
             "cores": self.cores,
+            "others' cores": self.others,
             "resident MB": self.resident_mb,
         }
 
@@ -105,7 +110,8 @@ async def watch(
 def look(watched: Watched, done: int) -> Seen:
     """Look once."""
     worker_s, broker_s = cpu_s(watched.child.pid), cpu_s(watched.broker_pid)
-    return Seen(time.monotonic(), done, worker_s, broker_s)
+    others_s = machine_s() - worker_s - broker_s - time.process_time()
+    return Seen(time.monotonic(), done, worker_s, broker_s, others_s)
 
 
 def steady(looks: list[Seen], pid: int, skip: float = 0.15, begin: int = 0) -> Steady:
@@ -136,6 +142,7 @@ def between(first: Seen, last: Seen, pid: int) -> Steady:
         cpu_us=used / records * 1e6,
         broker_us=(last.broker_s - first.broker_s) / records * 1e6,
         cores=used / seconds,
+        others=(last.others_s - first.others_s) / seconds,
         resident_mb=resident_mb(pid),
     )
 
@@ -144,6 +151,13 @@ def cpu_s(pid: int) -> float:
     """CPU seconds that a process has used, all threads, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def machine_s() -> float:
+    """CPU seconds that all processes have used since the machine started."""
+    with Path("/proc/stat").open() as lines:
+        user, nice, system, _, _, irq, soft, steal = map(int, lines.readline().split()[1:9])
+    return (user + nice + system + irq + soft + steal) / _TICKS
 
 
 def resident_mb(pid: int) -> float:

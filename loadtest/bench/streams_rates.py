@@ -104,5 +104,6 @@ def _per_payment(each: Steady) -> Steady:
         cpu_us=each.cpu_us * 2,
         broker_us=each.broker_us * 2,
         cores=each.cores,
+        others=each.others,
         resident_mb=each.resident_mb,
     )
