@@ -53,7 +53,7 @@ lock: $(READY) ## resolve the dependencies of pyproject.toml into requirements.l
 	@.venv/bin/uv pip compile pyproject.toml --universal --generate-hashes --no-header \
 		--no-emit-index-url --upgrade --quiet --output-file requirements.lock
 
-$(READY): requirements.lock deploy/bootstrap.lock deploy/setup.sh pyproject.toml
+$(READY): requirements.lock deploy/bootstrap.lock deploy/setup.sh pyproject.toml schemas/fast.pyx
 	@deploy/setup.sh
 
 .PHONY: help demo test up down status verify bench-ledger bench-streams bench-gateway bench-lake \
