@@ -68,10 +68,17 @@ class Disk:
         table = rocksdict.BlockBasedOptions()
         table.set_block_cache(self._cache)
         table.set_bloom_filter(10, block_based=False)
+        # Index and filter whole would push each other, compressed, out of a cache that is small
+        # against the state, and cost 100 us a read; in parts, a read needs a few KiB of each.
         table.set_cache_index_and_filter_blocks(True)
+        table.set_index_type(rocksdict.BlockBasedIndexType.two_level_index_search())
+        table.set_partition_filters(True)
+        table.set_metadata_block_size(4 * 1024)
+        table.set_pin_top_level_index_and_filter(True)
+        table.set_data_block_index_type(rocksdict.DataBlockIndexType.binary_and_hash())
         table.set_pin_l0_filter_and_index_blocks_in_cache(True)
         table.set_format_version(5)
-        table.set_block_size(8 * 1024)
+        table.set_block_size(4 * 1024)
         options = rocksdict.Options(raw_mode=True)
         options.create_if_missing(True)
         options.set_block_based_table_factory(table)
