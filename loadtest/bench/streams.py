@@ -151,7 +151,10 @@ async def _plain_hop(rig: Rig, rate: float) -> streams_latency.Latency:
     worker = plain_worker(rig, "hop", "hop.in")
     with running(worker.child):
         await asyncio.to_thread(await_ready, worker)
-        found = await streams_latency.measure(rig.bootstrap, [Flow("hop.in", ticks)], "hop.out")
+        pids = (worker.child.pid, rig.broker_pid)
+        found = await streams_latency.measure(
+            rig.bootstrap, [Flow("hop.in", ticks)], "hop.out", pids
+        )
     await kafka.delete(rig.bootstrap, names)
     return found
 
@@ -174,7 +177,8 @@ async def _payment_hop(rig: Rig, rate: float) -> streams_latency.Latency:
     worker = payments_worker(rig)
     with running(worker.child):
         await asyncio.to_thread(await_ready, worker)
-        found = await streams_latency.measure(rig.bootstrap, flows, "ledger.commands")
+        pids = (worker.child.pid, rig.broker_pid)
+        found = await streams_latency.measure(rig.bootstrap, flows, "ledger.commands", pids)
     await kafka.delete(rig.bootstrap, payment_topics())
     return found
 

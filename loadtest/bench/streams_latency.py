@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from loadtest.bench.report import say
 from loadtest.bench.streams_kafka import MESSAGE_BYTES_MAX, open_producer
+from loadtest.bench.streams_meter import cpu_s, machine_s
 
 TICK_S: Final = 0.005
 WARM_SHARE: Final = 0.25
@@ -33,13 +34,16 @@ Ticks = list[list[list[tuple[bytes, bytes]]]]
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Percentiles in milliseconds, and the rate that was kept."""
+    """Percentiles in milliseconds, the rate that was kept, and the cores that the machine spent on
+    nothing of this meanwhile.
+    """
 
     rate: float
     p50_ms: float
     p99_ms: float
     p999_ms: float
     records: int
+    others: float
 
     def row(self, name: str) -> dict[str, Any]:
         """Return a table's row."""
@@ -50,6 +54,7 @@ class Latency:
             "p99 ms": self.p99_ms,
             "p99.9 ms": self.p999_ms,
             "records": self.records,
+            "others' cores": self.others,
         }
 
 
@@ -77,13 +82,18 @@ def cut(records: Iterable[Ready], per_second: float, seconds: float, partitions:
     return ticks
 
 
-async def measure(bootstrap: str, flows: Sequence[Flow], out_topic: str) -> Latency:
-    """Send all flows and measure from the first one's records to `out_topic`."""
+async def measure(
+    bootstrap: str, flows: Sequence[Flow], out_topic: str, pids: Sequence[int]
+) -> Latency:
+    """Send all flows and measure from the first one's records to `out_topic`; `pids` are the
+    processes that do the work.
+    """
     partitions = len(flows[0].ticks[0])
     seen = _Outputs(partitions)
     consumer = await _reader(bootstrap, out_topic, partitions)
     producer = await open_producer(bootstrap)
-    starts_at = time.perf_counter() + 0.2
+    others_s, began = _others_s(pids), time.perf_counter()
+    starts_at = began + 0.2
     sent = _schedule(flows[0], starts_at)
     expected = sum(len(each) for each in sent)
     reading = asyncio.create_task(seen.follow(consumer, expected))
@@ -95,7 +105,12 @@ async def measure(bootstrap: str, flows: Sequence[Flow], out_topic: str) -> Late
         reading.cancel()
         await producer.stop()
         await consumer.stop()
-    return _figures(sent, seen.at, len(flows[0].ticks) * TICK_S)
+    others = (_others_s(pids) - others_s) / (time.perf_counter() - began)
+    return _figures(sent, seen.at, len(flows[0].ticks) * TICK_S, others)
+
+
+def _others_s(pids: Sequence[int]) -> float:
+    return machine_s() - sum(map(cpu_s, pids)) - time.process_time()
 
 
 @dataclass(slots=True)
@@ -156,7 +171,9 @@ async def _send(producer: Any, flow: Flow, starts_at: float) -> None:
     await asyncio.gather(*waiting)
 
 
-def _figures(sent: list[list[float]], seen: list[list[float]], seconds: float) -> Latency:
+def _figures(
+    sent: list[list[float]], seen: list[list[float]], seconds: float, others: float
+) -> Latency:
     taken: list[float] = []
     for due, visible in zip(sent, seen, strict=True):
         assert len(due) == len(visible), f"{len(due)} records sent, {len(visible)} came out"
@@ -171,6 +188,7 @@ def _figures(sent: list[list[float]], seen: list[list[float]], seconds: float) -
         p99_ms=percentile(taken, 0.99) * 1e3,
         p999_ms=percentile(taken, 0.999) * 1e3,
         records=len(taken),
+        others=others,
     )
 
 
