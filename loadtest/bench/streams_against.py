@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from loadtest.bench import streams_kafka as kafka
 from loadtest.bench import streams_rates as rates
 from loadtest.bench import streams_records as records
 from loadtest.bench.report import Report, print_table, say
-from loadtest.bench.streams_meter import Steady, steady, watch
+from loadtest.bench.streams_meter import Steady, by_output, steady, watch
 from loadtest.bench.streams_peers import setup
 from loadtest.bench.streams_rig import ACCOUNTS, PARTITIONS, Rig, command, plain_worker, running
 
@@ -124,7 +124,7 @@ def _systems(rig: Rig, cache: Path, java: str | None) -> Iterator[System]:
         quix = max(150_000, events * 3 // 5)  # several commits, five seconds apart
         for name, group, interval in ((QUIX_FAST, "quix-f", "0.1"), (QUIX_SLOW, "quix-s", "5")):
             yield System(name, f"against-{group}", quix, _quix(rig, python, interval))
-    yield System(FAUST, "against-faust", max(5_000, events // 25), _faust(rig), exact=False)
+    yield System(FAUST, "against-faust", max(5_000, events // 10), _faust(rig), exact=False)
 
 
 def _unused(*_: Any) -> tuple[str, ...]:
@@ -162,9 +162,9 @@ async def _round(rig: Rig, system: System, result: Result, *, compared: bool) ->
     topics = rates.task_topics(system.group) if system.name == OURS else {out: kafka.PLAIN}
     await kafka.create(rig.bootstrap, topics, PARTITIONS)
     with _process(rig, system, out) as child:
-        watched = rig.watched(child, system.group, system.topic)
+        watched = replace(rig.watched(child, system.group, system.topic), out=out)
         looks = await watch(rig.bootstrap, watched, system.events, WITHIN_S)
-        measured = steady(looks, child.pid, system.warm_up)
+        measured = steady(by_output(looks), child.pid, system.warm_up)
     say(f"  {system.name}: {measured.rate:,.0f} events/s, {measured.cpu_us:.1f} us CPU each")
     result.runs.append(measured)
     if compared:
@@ -180,6 +180,7 @@ async def _round(rig: Rig, system: System, result: Result, *, compared: bool) ->
 def _process(rig: Rig, system: System, out: str) -> Iterator[Child]:
     state = rig.state(system.group)
     shutil.rmtree(state, ignore_errors=True)
+    state.mkdir(parents=True)
     if system.name == OURS:
         rig.wipe("bench-0")
         child = plain_worker(rig, system.group, system.topic).child

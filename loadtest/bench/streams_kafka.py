@@ -9,7 +9,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -179,6 +188,22 @@ async def committed(admin: AIOKafkaAdminClient, group: str, topics: Collection[s
     except KafkaError:
         return 0  # the group does not exist yet, or its coordinator moves
     return sum(max(0, said.offset) for tp, said in offsets.items() if tp.topic in topics)
+
+
+@asynccontextmanager
+async def lengths(bootstrap: str) -> AsyncIterator[Callable[[str], Awaitable[int]]]:
+    """Give a function that tells how long a topic is: offsets taken, committed or not."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
+    await consumer.start()
+
+    async def length(topic: str) -> int:
+        tps = [TopicPartition(topic, number) for number in await _partitions(consumer, topic)]
+        return sum((await consumer.end_offsets(tps)).values())
+
+    try:
+        yield length
+    finally:
+        await consumer.stop()
 
 
 async def _partitions(consumer: Any, topic: str) -> set[int]:

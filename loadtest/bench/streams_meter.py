@@ -1,8 +1,9 @@
 """Measures processes from outside while they work off a topic: rate, CPU and memory.
 
-Progress is what their consumer group has committed, so every system is measured by what it has
-made true. CPU is the kernel's account of the whole process, all threads. Nothing here slows what is
-measured but ten small requests a second to the broker.
+A run is over when the consumer group has committed all of it, so every system is measured by what
+it has made true. Where commits are rare, what happens between them is told by how far the output
+topic has grown (`by_output`). CPU is the kernel's account of the whole process, all threads.
+Nothing here slows what is measured but some twenty small requests a second to the broker.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import re
 import time
 import urllib.request
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from deploy.local.admin import connected
 from deploy.local.child import Child
-from loadtest.bench.streams_kafka import committed
+from loadtest.bench.streams_kafka import committed, lengths
 
 POLL_S: Final = 0.1
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -33,13 +34,16 @@ class BenchError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One look: when, records committed, CPU seconds used so far; `others_s` by all the rest."""
+    """One look: when, records committed, CPU seconds used so far; `others_s` by all the rest;
+    `written` is the output topic's length, markers included.
+    """
 
     at_s: float
     done: int
     worker_s: float
     broker_s: float
     others_s: float = 0.0
+    written: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +76,24 @@ class Steady:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A process that works off `topics` as `group`, and the broker beside it."""
+    """A process that works off `topics` as `group`, and the broker beside it; `out` where its
+    output's length is to be seen too.
+    """
 
     child: Child
     broker_pid: int
     group: str
     topics: tuple[str, ...]
+    out: str | None = None
 
 
-async def watch(
-    bootstrap: str,
-    watched: Watched,
-    until: int,
-    within_s: float,
-) -> list[Seen]:
+async def watch(bootstrap: str, watched: Watched, until: int, within_s: float) -> list[Seen]:
     """Look again and again until `until` records are committed; raises BenchError when they
     are not.
     """
     looks: list[Seen] = []
     deadline = time.monotonic() + within_s
-    async with connected(bootstrap) as admin:
+    async with connected(bootstrap) as admin, lengths(bootstrap) as length:
         while not looks or looks[-1].done < until:
             child = watched.child
             if not child.running():
@@ -102,16 +104,23 @@ async def watch(
                     f" records in {within_s:.0f} s: read {child.command.log}"
                 )
             done = await committed(admin, watched.group, watched.topics)
-            looks.append(look(watched, done))
+            written = await length(watched.out) if watched.out else 0
+            looks.append(look(watched, done, written))
             await asyncio.sleep(POLL_S)
     return looks
 
 
-def look(watched: Watched, done: int) -> Seen:
+def look(watched: Watched, done: int, written: int = 0) -> Seen:
     """Look once."""
     worker_s, broker_s = cpu_s(watched.child.pid), cpu_s(watched.broker_pid)
     others_s = machine_s() - worker_s - broker_s - time.process_time()
-    return Seen(time.monotonic(), done, worker_s, broker_s, others_s)
+    return Seen(time.monotonic(), done, worker_s, broker_s, others_s, written)
+
+
+def by_output(looks: list[Seen]) -> list[Seen]:
+    """Return the same looks with progress by output: its share of the whole, as records done."""
+    done, written = looks[-1].done, max(1, looks[-1].written)
+    return [replace(each, done=each.written * done // written) for each in looks]
 
 
 def steady(looks: list[Seen], pid: int, skip: float = 0.15, begin: int = 0) -> Steady:
@@ -121,6 +130,8 @@ def steady(looks: list[Seen], pid: int, skip: float = 0.15, begin: int = 0) -> S
     end = looks[-1].done
     enough = begin + skip * (end - begin)
     moved = [now for before, now in itertools.pairwise(looks) if now.done > before.done]
+    if not moved:
+        raise BenchError("nothing was seen to happen: raise N")
     first = next((each for each in moved if each.done >= enough), moved[0])
     inside = [each for each in moved if first.done < each.done < end]
     last = (

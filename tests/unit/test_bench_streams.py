@@ -8,7 +8,7 @@ import pytest
 from loadtest.bench import streams_records as records
 from loadtest.bench.streams_kafka import outcome_of
 from loadtest.bench.streams_latency import TICK_S, cut, percentile
-from loadtest.bench.streams_meter import BenchError, Seen, steady
+from loadtest.bench.streams_meter import BenchError, Seen, by_output, steady
 from loadtest.bench.streams_payments import ANSWERED_AFTER_US, REQUESTS, STEP_US, Load
 from loadtest.bench.streams_plain import Names, plain
 from loadtest.bench.streams_rig import RULES
@@ -35,6 +35,13 @@ def test_steady_leaves_out_the_start_and_the_wait_for_the_last_commit():
 def test_few_large_commits_are_measured_to_the_end():
     found = steady(looks((0, 0), (5, 400), (10, 1000)), os.getpid())
     assert (found.records, found.seconds) == (600, 5)
+
+
+def test_where_commits_are_rare_the_output_tells_what_happened_between_them():
+    seen = [Seen(at, 0, at, at, written=written) for at, written in ((0, 0), (1, 110), (2, 220))]
+    seen += [Seen(3, 0, 3, 3, written=330), Seen(8, 300, 8, 8, written=330)]
+    assert [each.done for each in by_output(seen)] == [0, 100, 200, 300, 300]
+    assert steady(by_output(seen), os.getpid()).rate == pytest.approx(100)
 
 
 def test_one_commit_is_no_measurement():

@@ -27,8 +27,8 @@ def main(arguments: list[str]) -> None:
     )
     decode = records.decoder(records.IN_SCHEMA)
     encode = records.encoder(records.OUT_SCHEMA, records.OUT_FRAME)
-    payments = app.topic(in_topic, key_type=bytes, value_type=bytes)
-    velocities = app.topic(out_topic, key_type=bytes, value_type=bytes)
+    payments = app.topic(in_topic, key_serializer="raw", value_serializer="raw")
+    velocities = app.topic(out_topic, key_serializer="raw", value_serializer="raw")
     rings = app.Table("rings", partitions=4, key_type=bytes, value_type=bytes)
 
     async def count(stream: Any) -> None:
