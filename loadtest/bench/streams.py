@@ -1,8 +1,8 @@
 """The stream engine measured: one worker process on a real Kafka of four partitions.
 
-`headrace bench streams`; N (events), SECONDS (of each latency run), BATCH, ROUNDS and AGAINST=1
-(peers beside it) in the environment. Inputs are written first, then the worker starts; what is
-measured lies between its first and its last commits.
+`headrace bench streams`; N (events), SECONDS (of each latency run), BATCH, COMMIT_MS (the worker's
+commit interval), ROUNDS and AGAINST=1 (peers beside it) in the environment. Inputs are written
+first, then the worker starts; what is measured lies between its first and its last commits.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from loadtest.bench.streams_rig import (
     running,
 )
 
-USAGE: Final = "headrace bench streams   (N, SECONDS, BATCH, ROUNDS, AGAINST=1 by environment)"
+USAGE: Final = "headrace bench streams   (N, SECONDS, BATCH, COMMIT_MS, ROUNDS, AGAINST=1)"
 ANSWER_AFTER_S: Final = 1.0
 
 

@@ -40,9 +40,9 @@ class Worker(msgspec.Struct, frozen=True):
     state_dir: str
     metrics_port: int
     batch_max: int
+    commit_interval_ms: int
     session_timeout_ms: int
     codec: str | None = None
-    profile: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,7 @@ def work(argument: str) -> None:
         worker=told.worker,
         state_dir=Path(told.state_dir),
         batch_max=told.batch_max,
+        commit_interval_ms=told.commit_interval_ms,
         session_timeout_ms=told.session_timeout_ms,
     )
     task = plain(Names(told.task, told.topic), Path(told.codec) if told.codec else None)

@@ -18,6 +18,7 @@ from deploy.local.home import PROJECT
 from deploy.local.ports import free_port
 from loadtest.bench import streams_plain
 from loadtest.bench.streams_meter import BenchError, Watched, scrape
+from schemas.environment import VARIABLES
 from schemas.topics import TOPICS
 
 ACCOUNTS: Final = 20_000
@@ -35,18 +36,21 @@ class Sizes:
     events: int
     seconds: int
     batch_max: int
+    commit_ms: int
     rounds: int
     large: int
     against: bool
 
     @classmethod
     def of(cls, env: Mapping[str, str]) -> Sizes:
-        """Read N, SECONDS, BATCH, ROUNDS and AGAINST; the large state shrinks with N."""
+        """Read N, SECONDS, BATCH, COMMIT_MS, ROUNDS and AGAINST; the large state shrinks with N."""
         events = int(env.get("N") or 500_000)
+        usual = VARIABLES["HEADRACE_COMMIT_INTERVAL_MS"].default
         return cls(
             events=events,
             seconds=int(env.get("SECONDS") or 10),
             batch_max=int(env.get("BATCH") or 2_000),
+            commit_ms=int(env.get("COMMIT_MS") or usual or 0),
             rounds=int(env.get("ROUNDS") or 3),
             large=min(5_000_000, 10 * events),
             against=env.get("AGAINST", "0") not in {"", "0"},
@@ -100,6 +104,7 @@ def plain_worker(rig: Rig, task: str, topic: str, name: str = "bench-0") -> Work
         state_dir=str(rig.state(name)),
         metrics_port=port,
         batch_max=rig.sizes.batch_max,
+        commit_interval_ms=rig.sizes.commit_ms,
         session_timeout_ms=SESSION_MS,
         codec=str(rig.codec) if rig.codec else None,
     )
@@ -117,6 +122,7 @@ def payments_worker(rig: Rig, name: str = "bench-0") -> Worker:
         "HEADRACE_STATE_DIR": str(rig.state(name)),
         "HEADRACE_METRICS_PORT": str(port),
         "HEADRACE_BATCH_MAX": str(rig.sizes.batch_max),
+        "HEADRACE_COMMIT_INTERVAL_MS": str(rig.sizes.commit_ms),
         "HEADRACE_RULES_FILE": str(RULES),
     }
     return Worker(Child(command(rig, name, (sys.executable, "-m", "streams"), variables)), port)
