@@ -26,7 +26,7 @@ from deploy.local.home import PROJECT
 from deploy.local.kafka import Kafka
 from deploy.local.settings import settings_from
 from loadtest.drills.streams_broker import Broker, open_broker
-from loadtest.drills.streams_faults import KINDS, Kind, kind_of
+from loadtest.drills.streams_kinds import KINDS, Kind, kind_of
 from loadtest.drills.streams_run import DrillError, Run
 
 USAGE: Final = "headrace drill streams   (RUNS, SEED, JOBS by environment)"

@@ -10,13 +10,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from signal import SIGCONT, SIGSTOP
 from typing import Final
 
-from loadtest.drills.streams_load import SKEW_MS, Mix
 from loadtest.drills.streams_model import REFUSED, prefix_differences
-from loadtest.drills.streams_run import ENDS_WITHIN_S, DrillError, Run, Tuning
+from loadtest.drills.streams_run import ENDS_WITHIN_S, DrillError, Run
 from streams.engine.crash import POINTS
 
 Script = Callable[[Run], Awaitable[list[str]]]
@@ -25,21 +23,12 @@ Script = Callable[[Run], Awaitable[list[str]]]
 ONCE_A_START: Final = frozenset({"after_fence", "after_restore", "on_stop"})
 PASSES_MAX: Final = 15
 STORM_EVENTS: Final = 14
-REACHED_WITHIN_S: Final = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of run: its script, load and settings. One that breaks the broker runs alone."""
-
-    script: Script
-    mix: Mix
-    tuning: Tuning
-    alone: bool = False
-    compacting: bool = False
-    finisher: str = "w0"
-    stop_on_poison: bool = False
-    twin: Kind | None = None
+REACHED_WITHIN_S: Final = 60.0
+COMPACTED_WITHIN_S: Final = 150.0
+"""The broker has one thread for all that it compacts, and little of a busy machine."""
+HOUR_S: Final = 3_600.0
+CLOCKS_S: Final = (-50 * HOUR_S, -3 * HOUR_S, 0.0, 5 * HOUR_S, 75 * HOUR_S)
+"""How far off the clock of a worker is; below zero it is behind."""
 
 
 async def crash_points(run: Run) -> list[str]:
@@ -159,7 +148,7 @@ async def compacted(run: Run) -> list[str]:
     await run.feed(0.2)
     await run.start()
     await run.trickle(0.2, 2.0)
-    deadline = time.monotonic() + REACHED_WITHIN_S
+    deadline = time.monotonic() + COMPACTED_WITHIN_S
     while not await _has_holes(run):
         if time.monotonic() > deadline:
             raise DrillError("the broker does not compact the changelog")
@@ -194,11 +183,28 @@ async def stops_at_poison(run: Run) -> list[str]:
 
 
 async def quiet(run: Run) -> list[str]:
-    """One crash on made-up, jumping timestamps: log time must follow from the input alone."""
+    """One crash on made-up timestamps: log time must follow from the input alone."""
     await run.feed(0.5)
-    run.faults["clock skew"] += 1
     point = run.rng.choice(("after_send", "after_commit", "after_store"))
     await _crash(run, point, run.rng.randrange(6, 16))
+    return []
+
+
+async def clock_skew(run: Run) -> list[str]:
+    """Producers whose clocks are days apart, and workers whose clocks are wrong, each otherwise.
+
+    With timers a worker's clock is only ever behind, and right at the end: they fire late, once.
+    """
+    await run.feed(0.3)
+    run.faults["timestamps jump by days" if run.mix.skew_ms else "timers by a wrong clock"] += 1
+    clocks = [clock for clock in CLOCKS_S if run.mix.timed or clock < 0]
+    for point in ("after_send", "after_commit", "after_store"):
+        run.clock_off_s = run.rng.choice(clocks)
+        run.faults["worker's clock wrong"] += bool(run.clock_off_s)
+        await _crash(run, point, run.rng.randrange(3, 12))
+        if run.rng.random() < 0.3:
+            _wipe(run)
+    run.clock_off_s = run.rng.choice(clocks) if run.mix.timed else 0.0
     return []
 
 
@@ -241,52 +247,3 @@ async def _has_holes(run: Run) -> bool:
 def _wipe(run: Run) -> None:
     run.wipe()
     run.faults["disk wiped"] += 1
-
-
-_MIX: Final = Mix(records=2_400, keys=100, partitions=4)
-_TIMED: Final = Mix(records=1_600, keys=30, partitions=2, timed=True)
-_USUAL: Final = Tuning(batch_max=40, commit_interval_ms=10)
-_SHORT: Final = replace(_USUAL, session_timeout_ms=1_500, transaction_timeout_ms=2_000)
-
-KINDS: Final[dict[str, Kind]] = {
-    "crash points": Kind(crash_points, _MIX, _USUAL),
-    "SIGKILL": Kind(sigkills, replace(_MIX, keys=30, long_timers=True), _USUAL),
-    "zombie": Kind(zombie, _MIX, _SHORT, finisher="w1"),
-    "storm": Kind(storm, _MIX, _SHORT),
-    "refused": Kind(
-        refused, Mix(records=800, keys=30, partitions=2, big=4), replace(_USUAL, batch_max=16)
-    ),
-    "compacted": Kind(
-        compacted, Mix(records=2_400, keys=12, partitions=2), _USUAL, compacting=True
-    ),
-    "stop policy": Kind(
-        stops_at_poison,
-        Mix(records=1_200, keys=30, partitions=2, bad=2),
-        _USUAL,
-        stop_on_poison=True,
-    ),
-    "clock skew": Kind(quiet, replace(_TIMED, skew_ms=SKEW_MS), _USUAL),
-    "same bytes": Kind(
-        quiet,
-        _TIMED,
-        _USUAL,
-        twin=Kind(sigkills, _TIMED, replace(_USUAL, batch_max=7, commit_interval_ms=1)),
-    ),
-    "broker": Kind(
-        broker_killed,
-        _MIX,
-        replace(_USUAL, session_timeout_ms=3_000, transaction_timeout_ms=3_000),
-        alone=True,
-    ),
-}
-
-_CYCLE: Final = (
-    "crash points", "SIGKILL", "crash points", "zombie", "crash points", "storm", "crash points",
-    "refused", "crash points", "SIGKILL", "crash points", "compacted", "crash points",
-    "stop policy", "crash points", "clock skew", "crash points", "same bytes", "SIGKILL", "broker",
-)  # fmt: skip
-
-
-def kind_of(seed: int) -> str:
-    """Say which kind of run a seed is."""
-    return _CYCLE[seed % len(_CYCLE)]

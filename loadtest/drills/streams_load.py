@@ -19,7 +19,7 @@ SMALL_BYTES_MAX: Final = 4 * 1024
 """What the topic `small` takes."""
 BIG_BYTES: Final = 3 * SMALL_BYTES_MAX
 STARTS_AT_MS: Final = 1_700_000_000_000
-SKEW_MS: Final = 600_000
+SKEW_MS: Final = 2 * 86_400_000
 DELAYS_US: Final = (50_000, 600_000, 2_500_000)
 """Timers are short, to fire amid the faults, or long, to be replaced before they fire."""
 LONG_US: Final = 2_000_000

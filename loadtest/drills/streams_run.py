@@ -72,6 +72,7 @@ class Run:
     faults: Counter[str] = field(default_factory=Counter)
     workers: dict[str, Child] = field(default_factory=dict)
     stop_on_poison: bool = False
+    clock_off_s: float = 0.0
     fed: int = 0
     _source: Iterator[Fed] | None = None
 
@@ -111,6 +112,7 @@ class Run:
             state_dir=str(self.state(name)),
             crash_point=crash,
             stop_on_poison=self.stop_on_poison,
+            clock_off_s=self.clock_off_s,
             batch_max=self.tuning.batch_max,
             commit_interval_ms=self.tuning.commit_interval_ms,
             session_timeout_ms=self.tuning.session_timeout_ms,

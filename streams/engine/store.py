@@ -28,7 +28,7 @@ FORMAT: Final = 1
 
 AGE_MAX_S: Final = 12 * 3600
 """An older store is discarded: compaction may have dropped tombstones (kept a day) that it has
-not seen.
+not seen. One from the future too: some clock was wrong, and its age is not known.
 """
 
 
@@ -196,7 +196,7 @@ def usable(mark: Mark | None, cluster: str, log_end: int, now_s: float | None = 
         and mark.format == FORMAT
         and mark.cluster == cluster
         and mark.next_offset <= log_end
-        and now - mark.written_at_s < AGE_MAX_S
+        and abs(now - mark.written_at_s) < AGE_MAX_S
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from loadtest.drills import streams_model as model
 from loadtest.drills.streams import drill
-from loadtest.drills.streams_faults import kind_of
+from loadtest.drills.streams_kinds import kind_of
 from loadtest.drills.streams_load import Mix, feed
 from loadtest.drills.streams_model import Logged, Wrote
 
