@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from functools import lru_cache
 from typing import Final, Literal
 
 from schemas.errors import Rejected
@@ -31,6 +32,7 @@ _BASE32: Final = "abcdefghijklmnopqrstuvwxyz234567"
 _ACCOUNT: Final = re.compile(r"acct_[ce]([0-3][0-9a-f]{2})_[a-z2-7]{26}")
 _PAYMENT: Final = re.compile(r"pay_([0-3][0-9a-f]{2})_[a-z2-7]{26}")
 _TRANSFER: Final = re.compile(r"tr_([0-3][0-9a-f]{2})_[a-z2-7]{26}")
+_ANY: Final = re.compile(r"(?:acct_[ce]|pay_|tr_)([0-3][0-9a-f]{2})_[a-z2-7]{26}")
 
 
 def murmur2(data: bytes) -> int:
@@ -67,9 +69,10 @@ def operation_identity(tenant: str, idempotency_key: str) -> str:
     return _hash("operation", tenant, idempotency_key)
 
 
+@lru_cache(maxsize=16_384)
 def slot_of(any_id: str) -> int:
     """Read the slot (0..1023) that an id of ours carries; Rejected when malformed."""
-    match = _ACCOUNT.fullmatch(any_id) or _PAYMENT.fullmatch(any_id) or _TRANSFER.fullmatch(any_id)
+    match = _ANY.fullmatch(any_id)
     if match is None:
         raise Rejected("id_malformed", f"{any_id[:64]!r} is not an id of ours")
     return int(match[1], 16)

@@ -23,6 +23,11 @@ from streams.payments.stores import OPERATIONS, POSITIONS, SAGAS, find
 Answer = dict[str, Any]
 
 _OUTCOMES = Counter("headrace_sagas_total", "Sagas that moved, by kind of event", ["type"])
+_COUNTED: Final = {
+    transition.event: _OUTCOMES.labels(type=transition.event)
+    for transition in saga.TABLE.values()
+    if transition.event is not None
+}
 _EXPIRE: Final = "expire"
 _REPLIED: Final = ("entries", "failed_leg", "booked_at_us", "debits_frozen", "credits_frozen")
 _ACCOUNT: Final = ("account_kind", "account_name", "min_balance_minor", "max_balance_minor")
@@ -61,8 +66,11 @@ def on_forwarded(context: Context, record: Record) -> None:
 
 def _apply(context: Context, record: Record, slot: int, answer: Answer) -> None:
     at_us, saga_id = record.at_us, answer["saga_id"]
-    operation, operation_key = find(context, OPERATIONS, slot, answer["identity"], at_us)
-    found, key = find(context, SAGAS, slot, ids.identity_of(saga_id), at_us)
+    identity = ids.identity_of(saga_id)
+    operation, operation_key = None, b""
+    if answer["identity"] != identity:  # else it answers the saga's own command
+        operation, operation_key = find(context, OPERATIONS, slot, answer["identity"], at_us)
+    found, key = find(context, SAGAS, slot, identity, at_us)
     if found is None and operation is None:
         raise Poisoned(f"{saga_id} has no saga here")
     outlet = Outlet(context, record, slot)
@@ -126,7 +134,7 @@ def _move_by_itself(outlet: Outlet, of: Saga, answer: Answer) -> bool:
     assert trigger is not None
     if not expiring:
         of.reason, of.detail = answer["reason"], answer["detail"]
-    extra: dict[str, Any] = {key: answer.get(key) for key in _ACCOUNT}
+    extra = {key: answer[key] for key in _ACCOUNT if answer.get(key) is not None}
     _transit(outlet, of, trigger, answer, extra)
     for waiter in of.waiters:
         outlet.reply(of, waiter, _told(answer))
@@ -143,19 +151,20 @@ def _transit(
     _count(of, answer)
     if answer["entries"]:
         of.shares = [(e["account_id"], e["share"], e["version"]) for e in answer["entries"]]
-    timer = ids.identity_of(of.resource_id).encode()
     if of.state is State.AUTHORIZED and before is not State.AUTHORIZED:
         if of.expires_at_us is not None:
-            outlet.context.set_timer(of.expires_at_us, outlet.slot, timer)
+            outlet.context.set_timer(of.expires_at_us, outlet.slot, _timer(of))
     elif before is State.AUTHORIZED and of.state is not State.AUTHORIZED:
-        outlet.context.cancel_timer(outlet.slot, timer)
+        outlet.context.cancel_timer(outlet.slot, _timer(of))
     if transition.event is not None and not of.dry_run:
-        ledger = {
-            "ledger_partition": answer.get("ledger_partition"),
-            "ledger_position": answer.get("position"),
-        }
-        outlet.event(of, transition.event, ledger | extra)
-        _OUTCOMES.labels(type=transition.event).inc()
+        extra["ledger_partition"] = answer.get("ledger_partition")
+        extra["ledger_position"] = answer.get("position")
+        outlet.event(of, transition.event, extra)
+        _COUNTED[transition.event].inc()
+
+
+def _timer(of: Saga) -> bytes:
+    return ids.identity_of(of.resource_id).encode()
 
 
 def _remaining(of: Saga, answer: Answer) -> int | None:

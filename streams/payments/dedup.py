@@ -22,6 +22,9 @@ class Use(Enum):
     REPEAT = "repeat"
     CONFLICT = "conflict"
 
+    # Members are one of each: their identity will do, and costs no call.
+    __hash__ = object.__hash__
+
 
 def judge(first_body_hash: str | None, body_hash: str) -> Use:
     """Compare with the first use's body hash; None where there was no first use."""

@@ -34,9 +34,8 @@ class Outlet:
     def __init__(self, context: Context, record: Record, slot: int) -> None:
         self.context = context
         self.slot = slot
-        self._headers: Sequence[tuple[str, bytes]] = tuple(
-            header for header in record.headers if header[0] == _TRACE
-        )
+        headers = record.headers
+        self._headers: Sequence[tuple[str, bytes]] = headers and _trace(headers)
         self._ordinal = 0
         self.record = record
 
@@ -44,10 +43,11 @@ class Outlet:
         """Add an event to the saga's timeline and emit it."""
         record = self.record
         of.version += 1
-        of.timeline.append((record.at_us, kind.partition(".")[2], extra.get("reason", of.reason)))
         event_id = ids.event_id(record.topic, record.partition, record.offset, self._ordinal)
         self._ordinal += 1
-        event = records.event(of, kind, event_id, record.at_us, extra)
+        event = records.event(of, kind, event_id, record.at_us)
+        event |= extra
+        of.timeline.append((record.at_us, kind.partition(".")[2], event["reason"]))
         self._emit(EVENTS, of.home_account, _encode_event(event))
 
     def command(self, command: dict[str, Any]) -> None:
@@ -101,3 +101,7 @@ class Outlet:
     def _emit(self, topic: str, concerns: str, value: bytes) -> None:
         partition = ids.partition_of(ids.slot_of(concerns), self.context.partitions)
         self.context.emit(topic, partition, concerns.encode(), value, self._headers)
+
+
+def _trace(headers: Sequence[tuple[str, bytes]]) -> Sequence[tuple[str, bytes]]:
+    return tuple(header for header in headers if header[0] == _TRACE)

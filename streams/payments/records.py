@@ -6,77 +6,84 @@ bytes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from schemas.ids import command_id, identity_of, slot_of
-from streams.payments.saga import OPERATIONS, STATUS, OperationState
+from streams.payments.saga import OPERATIONS, STATUS, OperationState, State
 from streams.payments.state import TIMELINE_MAX, Operation, Saga, Waiter
 
 Fields = dict[str, Any]
 
+_ACCOUNT: Final = ("account_kind", "account_name", "min_balance_minor", "max_balance_minor")
 
-def saga(request: Fields, at_us: int) -> Fields:
-    """Return the fields of a new saga that come from its request."""
+
+def saga(request: Fields, state: State, at_us: int) -> Saga:
+    """Build the saga that a request begins."""
     expires_in_s = request["expires_in_s"]
-    return {
-        "resource_id": request["resource_id"],
-        "tenant": request["tenant"],
-        "idempotency_key": request["idempotency_key"],
-        "body_hash": request["body_hash"],
-        "home_account": request["home_account"],
-        "request_id": request["request_id"],
-        "received_at_us": request["received_at_us"],
-        "accepted_at_us": at_us,
-        "amount_minor": request["amount_minor"],
-        "currency": request["currency"],
-        "source_account": request["source_account"],
-        "destination_account": request["destination_account"],
-        "method": request["method"],
-        "capture": request["capture"],
-        "expires_at_us": None if expires_in_s is None else at_us + expires_in_s * 1_000_000,
-        "effective_at_us": request["effective_at_us"],
-        "dry_run": request["dry_run"],
-    }
+    return Saga(
+        resource_id=request["resource_id"],
+        tenant=request["tenant"],
+        idempotency_key=request["idempotency_key"],
+        body_hash=request["body_hash"],
+        home_account=request["home_account"],
+        request_id=request["request_id"],
+        received_at_us=request["received_at_us"],
+        accepted_at_us=at_us,
+        state=state,
+        version=0,
+        amount_minor=request["amount_minor"],
+        currency=request["currency"],
+        source_account=request["source_account"],
+        destination_account=request["destination_account"],
+        method=request["method"],
+        capture=request["capture"],
+        expires_at_us=None if expires_in_s is None else at_us + expires_in_s * 1_000_000,
+        effective_at_us=request["effective_at_us"],
+        dry_run=request["dry_run"],
+    )
 
 
 def opening_command(of: Saga, kind: str, request: Fields, reason: str | None) -> Fields:
     """Build the command that begins a saga: post, reject, hold or open."""
-    step = kind.partition(".")[2]
-    opening = kind == "account.open"
-    legs = request["legs"]
-    if not opening and not legs:
-        legs = [
-            {
-                "source": of.source_account,
-                "destination": of.destination_account,
-                "amount_minor": of.amount_minor,
-                "currency": of.currency,
-            }
-        ]
-    return {
+    resource_id, step = of.resource_id, kind.partition(".")[2]
+    command = {
         "type": kind,
-        "command_id": command_id(of.resource_id, step, 1),
-        "saga_id": of.resource_id,
+        "command_id": command_id(resource_id, step, 1),
+        "saga_id": resource_id,
         "step": step,
         "attempt": 1,
-        **_identity(of),
+        "tenant": of.tenant,
+        "identity": identity_of(resource_id),
+        "body_hash": of.body_hash,
+        "slot": slot_of(of.home_account),
+        "home_account": of.home_account,
         "requested_at_us": of.accepted_at_us,
-        "transfer_id": None if opening else of.resource_id,
-        "legs": legs,
+        "legs": request["legs"],
         "effective_at_us": of.effective_at_us,
         "reason": reason,
         "reference": request["reference"],
         "metadata": request["metadata"],
-        "account_id": of.resource_id if opening else None,
-        "currency": of.currency if opening else None,
-        "account_kind": request["account_kind"],
-        "account_name": request["account_name"],
-        "min_balance_minor": request["min_balance_minor"],
-        "max_balance_minor": request["max_balance_minor"],
-        "hold_id": of.resource_id if kind == "hold.place" else None,
-        "expires_at_us": of.expires_at_us if kind == "hold.place" else None,
         "dry_run": of.dry_run,
     }
+    if kind == "account.open":
+        command["account_id"] = resource_id
+        command["currency"] = of.currency
+        for name in _ACCOUNT:
+            command[name] = request[name]
+        return command
+    command["transfer_id"] = resource_id
+    if not command["legs"]:
+        leg = {
+            "source": of.source_account,
+            "destination": of.destination_account,
+            "amount_minor": of.amount_minor,
+            "currency": of.currency,
+        }
+        command["legs"] = [leg]
+    if kind == "hold.place":
+        command["hold_id"] = resource_id
+        command["expires_at_us"] = of.expires_at_us
+    return command
 
 
 def operation_command(of: Operation, request: Fields, home_account: str, at_us: int) -> Fields:
@@ -125,14 +132,18 @@ def expiry_command(of: Saga, at_us: int) -> Fields:
     }
 
 
-def event(of: Saga, kind: str, event_id: str, at_us: int, extra: Fields) -> Fields:
-    """Build a payment event; `extra` holds what only some kinds carry."""
+def event(of: Saga, kind: str, event_id: str, at_us: int) -> Fields:
+    """Build a payment event, without what only some kinds carry."""
     return {
         "type": kind,
         "event_id": event_id,
         "resource_id": of.resource_id,
+        "tenant": of.tenant,
         "idempotency_key": of.idempotency_key,
-        **_identity(of),
+        "identity": identity_of(of.resource_id),
+        "body_hash": of.body_hash,
+        "slot": slot_of(of.home_account),
+        "home_account": of.home_account,
         "request_id": of.request_id,
         "status": STATUS[of.state],
         "version": of.version,
@@ -151,7 +162,6 @@ def event(of: Saga, kind: str, event_id: str, at_us: int, extra: Fields) -> Fiel
         "refunded_minor": of.refunded_minor,
         "expires_at_us": of.expires_at_us,
         "effective_at_us": of.effective_at_us,
-        **extra,
     }
 
 

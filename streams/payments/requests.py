@@ -86,12 +86,16 @@ def _begin(outlet: Outlet, rules: RuleSet, waiter: Waiter | None) -> Saga:
     record, request = outlet.record, outlet.record.event
     trigger, reason = _admit(outlet.context, record, outlet.slot, rules)
     transition = saga.step(None, trigger)
-    new = Saga(state=transition.to, version=0, **records.saga(request, record.at_us))
+    new = records.saga(request, transition.to, record.at_us)
     if waiter is not None:
         new.waiters.append(waiter)
     if transition.event is not None:
-        extra = {key: request[key] for key in ("description", "reference", "metadata")}
-        outlet.event(new, transition.event, extra)
+        told = {
+            "description": request["description"],
+            "reference": request["reference"],
+            "metadata": request["metadata"],
+        }
+        outlet.event(new, transition.event, told)
     assert transition.command is not None
     outlet.command(records.opening_command(new, transition.command, request, reason))
     return new
@@ -110,15 +114,17 @@ def _admit(
     source = request["source_account"]
     if not ids.is_guarded(source):
         return allowed, None
-    profile = context.get(PROFILES, slot, source.encode()) or velocity.empty()
+    key = source.encode()
+    profile = context.get(PROFILES, slot, key) or velocity.empty()
     amount_minor = request["amount_minor"]
     verdict = velocity.check(profile, rules, record.at_us, amount_minor, request["currency"])
-    for rule in verdict.enforced + verdict.shadowed:
-        _HITS.labels(rule=rule.id, mode=rule.mode).inc()
-    if verdict.enforced:
-        return Trigger.PAYMENT_REFUSED, verdict.enforced[0].reason
+    if verdict is not velocity.PASSED:
+        for rule in verdict.enforced + verdict.shadowed:
+            _HITS.labels(rule=rule.id, mode=rule.mode).inc()
+        if verdict.enforced:
+            return Trigger.PAYMENT_REFUSED, verdict.enforced[0].reason
     velocity.add(profile, record.at_us, amount_minor)
-    context.put(PROFILES, slot, source.encode(), profile)
+    context.put(PROFILES, slot, key, profile)
     return allowed, None
 
 

@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from schemas.errors import Corrupt
+from schemas.errors import Corrupt, Poisoned
 
 
 class State(Enum):
     """Where a saga is."""
+
+    # Members are one of each: their identity will do, and costs no call.
+    __hash__ = object.__hash__
 
     POSTING = "posting"
     REJECTING = "rejecting"
@@ -40,6 +43,8 @@ class State(Enum):
 
 class Trigger(Enum):
     """What moves a saga; those of the ledger are its event types, told apart by what is left."""
+
+    __hash__ = object.__hash__
 
     PAYMENT_ALLOWED = "payment.allowed"
     PAYMENT_REFUSED = "payment.refused"
@@ -149,6 +154,18 @@ OPERATIONS: Final[dict[str, str]] = {
 }
 """Which command an operation sends."""
 
+_DIRECT: Final = {
+    trigger.value: trigger
+    for trigger in (
+        Trigger.TRANSFER_POSTED,
+        Trigger.TRANSFER_REJECTED,
+        Trigger.HOLD_PLACED,
+        Trigger.ACCOUNT_OPENED,
+        Trigger.ACCOUNT_REJECTED,
+    )
+}
+"""Event types of the ledger that are a trigger as they stand, whatever is left."""
+
 REFUSALS: Final = frozenset({"transfer.rejected", "hold.rejected", "account.rejected"})
 """The ledger's event types that refuse."""
 
@@ -168,6 +185,9 @@ def trigger_of(
 
     `remaining_minor` is what the event says is left of a hold, or left to pay back.
     """
+    direct = _DIRECT.get(event_type)
+    if direct is not None:
+        return direct
     left = remaining_minor or 0
     match event_type:
         case "hold.posted":
@@ -182,7 +202,7 @@ def trigger_of(
             return Trigger.TRANSFER_REJECTED
         case "account.frozen" | "account.unfrozen" | "account.closed":
             return None
-    return Trigger(event_type)
+    raise Poisoned(f"the ledger's event type {event_type!r} is not known")
 
 
 def diagram() -> str:

@@ -20,7 +20,7 @@ TIMELINE_MAX: Final = 256
 """Steps that a reply shows; the read model has them all."""
 
 
-class Waiter(msgspec.Struct, array_like=True, frozen=True):
+class Waiter(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A request that waits: where its gateway listens, its id, and whether it repeated another."""
 
     reply_partition: int
@@ -28,7 +28,7 @@ class Waiter(msgspec.Struct, array_like=True, frozen=True):
     repeated: bool
 
 
-class Saga(msgspec.Struct, array_like=True):
+class Saga(msgspec.Struct, array_like=True, gc=False):
     """A payment, a transfer or an account opening. Times are log time in microseconds."""
 
     resource_id: str
@@ -61,7 +61,7 @@ class Saga(msgspec.Struct, array_like=True):
     dry_run: bool = False
 
 
-class Operation(msgspec.Struct, array_like=True):
+class Operation(msgspec.Struct, array_like=True, gc=False):
     """A capture, void, refund, reversal, freeze, unfreeze or close, under its own key."""
 
     identity: str

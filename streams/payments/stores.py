@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from streams.engine import Collection, Context
-from streams.payments import dedup, state
+from streams.payments import dedup, state, velocity
 from streams.payments.state import Operation, Saga
 from streams.payments.velocity import Profile
 
@@ -19,7 +19,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 SAGAS: Collection[Saga] = Collection(1, "sagas", encode=state.encode, decode=state.decode)
 PROFILES: Collection[Profile] = Collection(
-    2, "profiles", encode=state.encode, decode=msgspec.msgpack.Decoder(Profile).decode
+    2, "profiles", encode=velocity.encode, decode=velocity.decode
 )
 POSITIONS: Collection[int] = Collection(
     3, "positions", encode=lambda n: n.to_bytes(8, "big"), decode=lambda b: int.from_bytes(b, "big")

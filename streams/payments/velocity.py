@@ -1,14 +1,16 @@
 """Risk velocity: how often and how much an account has sent within a sliding window. Pure.
 
-One record per account: a ring of the last 64 (time, amount), from which short windows are exact,
-and rings of buckets (second, minute, hour, day) for what the ring no longer covers, exact to one
-bucket. Time is log time. Payments that a rule refused are not counted, so an account comes back as
-its window moves on. Rules are versioned data (YAML); a rule in shadow mode is evaluated and
-reported, and refuses nothing.
+One record per account: a ring of the last 64 (time, amount), from which windows are exact, and,
+for what has left the ring, buckets (second, minute, hour, day), exact to one bucket. Time is log
+time. Payments that a rule refused are not counted, so an account comes back as its window moves
+on. Rules are versioned data (YAML); a rule in shadow mode is evaluated and reported, and refuses
+nothing.
 """
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left, bisect_right
 from typing import Final, Literal
 
 import msgspec
@@ -44,14 +46,22 @@ class RuleSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rules: tuple[Rule, ...]
 
 
-class Profile(msgspec.Struct, array_like=True):
-    """What is kept of one account: recent payments, newest last, and a bucket list per resolution.
+class Buckets(msgspec.Struct, gc=False):
+    """Buckets of one length, oldest first: number since the epoch, payments, their sum."""
 
-    A bucket is [number since the epoch, count, sum]; lists are in order of time.
+    numbers: array[int]
+    counts: array[int]
+    sums: array[int]
+
+
+class Profile(msgspec.Struct, gc=False):
+    """What is kept of one account: its last payments, newest last, and what came before them in
+    buckets of each resolution (none before the ring has run over).
     """
 
-    recent: list[tuple[int, int]]
-    buckets: list[list[list[int]]]
+    times: array[int]
+    amounts: array[int]
+    buckets: tuple[Buckets, ...] = ()
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -59,6 +69,10 @@ class Verdict(msgspec.Struct, frozen=True):
 
     enforced: tuple[Rule, ...]
     shadowed: tuple[Rule, ...]
+
+
+PASSED: Final = Verdict((), ())
+"""The verdict on what breaks no rule."""
 
 
 def parse_rules(document: object) -> RuleSet:
@@ -79,14 +93,21 @@ def parse_rules(document: object) -> RuleSet:
 
 def empty() -> Profile:
     """Return the profile of an account that has sent nothing."""
-    return Profile([], [[] for _ in RESOLUTIONS])
+    return Profile(array("q"), array("q"))
 
 
 def check(
     profile: Profile, rules: RuleSet, at_us: int, amount_minor: int, currency: str
 ) -> Verdict:
     """Judge a payment of `amount_minor` at `at_us` as if it were counted already."""
-    broken = [rule for rule in rules.rules if _breaks(profile, rule, at_us, amount_minor, currency)]
+    broken = [
+        rule
+        for rule in rules.rules
+        if (rule.currency is None or rule.currency == currency)
+        and _breaks(profile, rule, at_us, amount_minor)
+    ]
+    if not broken:
+        return PASSED
     return Verdict(
         tuple(rule for rule in broken if rule.mode == "enforce"),
         tuple(rule for rule in broken if rule.mode == "shadow"),
@@ -95,43 +116,111 @@ def check(
 
 def add(profile: Profile, at_us: int, amount_minor: int) -> None:
     """Count a payment in. `at_us` is log time: never before what was counted last."""
-    profile.recent.append((at_us, amount_minor))
-    if len(profile.recent) > RING_MAX:
-        del profile.recent[0]
-    for (length_us, keep), buckets in zip(RESOLUTIONS, profile.buckets, strict=True):
-        number = at_us // length_us
-        if buckets and buckets[-1][0] == number:
-            buckets[-1][1] += 1
-            buckets[-1][2] += amount_minor
-        else:
-            buckets.append([number, 1, amount_minor])
-            while buckets[0][0] <= number - keep:
-                del buckets[0]
+    times, amounts = profile.times, profile.amounts
+    if len(times) == RING_MAX:
+        if not profile.buckets:
+            profile.buckets = tuple(_no_buckets() for _ in RESOLUTIONS)
+        _keep(profile.buckets, times.pop(0), amounts.pop(0), at_us)
+    times.append(at_us)
+    amounts.append(amount_minor)
 
 
 def count_and_sum(profile: Profile, at_us: int, window_s: int) -> tuple[int, int]:
     """Return how many payments the window (at - window, at] holds, and their sum in minor units.
 
-    Exact while the ring covers the window; else from the finest buckets that do, whose oldest
-    counts whole.
+    Exact for what the ring has; of what came before, the finest buckets that cover the window
+    tell, the oldest of which counts whole.
     """
-    since_us = at_us - window_s * SECOND_US
-    recent = profile.recent
-    if len(recent) < RING_MAX or recent[0][0] <= since_us:
-        inside = [amount for when, amount in recent if when > since_us]
-        return len(inside), sum(inside)
+    return _count(profile, at_us, window_s), _sum(profile, at_us, window_s)
+
+
+def encode(profile: Profile) -> bytes:
+    """Write a profile as its arrays' little-endian bytes, behind one byte of length for each
+    group of them.
+    """
+    times = profile.times
+    parts = [times.tobytes(), profile.amounts.tobytes()]
+    lengths = [len(times)]
+    for each in profile.buckets:
+        lengths.append(len(each.numbers))
+        parts += (each.numbers.tobytes(), each.counts.tobytes(), each.sums.tobytes())
+    return b"".join((bytes((len(lengths),)), bytes(lengths), *parts))
+
+
+def decode(data: bytes) -> Profile:
+    """Read what `encode` wrote."""
+    groups = data[0]
+    lengths, at = data[1 : groups + 1], groups + 1
+
+    def read(kind: _Kind, length: int) -> array[int]:
+        nonlocal at
+        values = array(kind)
+        end = at + length * values.itemsize
+        values.frombytes(data[at:end])
+        at = end
+        return values
+
+    times, amounts = read("q", lengths[0]), read("q", lengths[0])
+    buckets = tuple(
+        Buckets(read("I", length), read("I", length), read("q", length)) for length in lengths[1:]
+    )
+    return Profile(times, amounts, buckets)
+
+
+_Kind = Literal["q", "I"]
+_SUM_MAX: Final = 2**63 - 1
+
+
+def _breaks(profile: Profile, rule: Rule, at_us: int, amount_minor: int) -> bool:
+    count_max, sum_minor_max = rule.count_max, rule.sum_minor_max
+    if count_max is not None and _count(profile, at_us, rule.window_s) >= count_max:
+        return True
+    if sum_minor_max is None:
+        return False
+    return _sum(profile, at_us, rule.window_s) + amount_minor > sum_minor_max
+
+
+def _count(profile: Profile, at_us: int, window_s: int) -> int:
+    times = profile.times
+    first = bisect_right(times, at_us - window_s * SECOND_US)
+    if first or not profile.buckets:
+        return len(times) - first
+    before, oldest = _before(profile, at_us, window_s)
+    return len(times) + sum(before.counts[oldest:])
+
+
+def _sum(profile: Profile, at_us: int, window_s: int) -> int:
+    first = bisect_right(profile.times, at_us - window_s * SECOND_US)
+    if first or not profile.buckets:
+        return sum(profile.amounts[first:] if first else profile.amounts)
+    before, oldest = _before(profile, at_us, window_s)
+    return sum(profile.amounts) + sum(before.sums[oldest:])
+
+
+def _before(profile: Profile, at_us: int, window_s: int) -> tuple[Buckets, int]:
+    """Return the finest buckets that cover a window, and the place of the first one inside it."""
+    window_us = window_s * SECOND_US
     for (length_us, keep), buckets in zip(RESOLUTIONS, profile.buckets, strict=True):
-        if window_s * SECOND_US <= length_us * (keep - 1):
-            first = (since_us + 1) // length_us
-            held = [bucket for bucket in buckets if bucket[0] >= first]
-            return sum(bucket[1] for bucket in held), sum(bucket[2] for bucket in held)
+        if window_us <= length_us * (keep - 1):
+            return buckets, bisect_left(buckets.numbers, (at_us - window_us + 1) // length_us)
     raise AssertionError(f"no resolution covers a window of {window_s} s")
 
 
-def _breaks(profile: Profile, rule: Rule, at_us: int, amount_minor: int, currency: str) -> bool:
-    if rule.currency is not None and rule.currency != currency:
-        return False
-    count, total = count_and_sum(profile, at_us, rule.window_s)
-    over_count = rule.count_max is not None and count + 1 > rule.count_max
-    over_sum = rule.sum_minor_max is not None and total + amount_minor > rule.sum_minor_max
-    return over_count or over_sum
+def _keep(buckets: tuple[Buckets, ...], at_us: int, amount_minor: int, now_us: int) -> None:
+    """Count a payment that has left the ring into its buckets, and drop those out of any window."""
+    for (length_us, keep), each in zip(RESOLUTIONS, buckets, strict=True):
+        number, numbers = at_us // length_us, each.numbers
+        if numbers and numbers[-1] == number:
+            each.counts[-1] += 1
+            each.sums[-1] = min(each.sums[-1] + amount_minor, _SUM_MAX)
+        else:
+            numbers.append(number)
+            each.counts.append(1)
+            each.sums.append(amount_minor)
+        over = bisect_right(numbers, now_us // length_us - keep)
+        if over:
+            del numbers[:over], each.counts[:over], each.sums[:over]
+
+
+def _no_buckets() -> Buckets:
+    return Buckets(array("I"), array("I"), array("q"))

@@ -145,9 +145,19 @@ def test_a_profile_is_bounded_however_long_an_account_sends():
     profile = velocity.empty()
     for n in range(5_000):
         velocity.add(profile, n * 3_601 * SECOND_US, 1)
-    assert len(profile.recent) == RING_MAX
+    assert len(profile.times) == len(profile.amounts) == RING_MAX
     for (_, keep), buckets in zip(velocity.RESOLUTIONS, profile.buckets, strict=True):
-        assert len(buckets) <= keep
+        assert len(buckets.numbers) == len(buckets.counts) == len(buckets.sums) <= keep
+    assert len(velocity.encode(profile)) < 8_000
+
+
+@given(steps)
+def test_a_profile_is_stored_as_it_is(gaps):
+    profile, now = velocity.empty(), 10**15
+    for gap_us, amount in gaps:
+        now += gap_us
+        velocity.add(profile, now, amount)
+    assert velocity.decode(velocity.encode(profile)) == profile
 
 
 def test_the_limit_itself_passes_and_one_more_does_not():
