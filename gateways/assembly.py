@@ -84,7 +84,7 @@ def assemble(
     reads, reply_to = Reads(ports.views, recent, versions), settings.reply_partition
     handlers = Handlers(
         create=Create(intake, reply_to),
-        operate=Operate(intake, reads, reply_to),
+        operate=Operate(intake, reads, reply_to, dispatch.later),
         transfers=Transfers(intake, reads, reply_to, settings.partitions, dispatch.later),
         batch=Batch(intake),
         reads=reads,

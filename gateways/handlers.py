@@ -12,7 +12,12 @@ from gateways.http.routing import Handler, Parameter
 from gateways.payments.batch import Batch
 from gateways.payments.create import Create
 from gateways.payments.operate import Operate
-from gateways.payments.parameters import LIMIT_DEFAULT, LIMIT_MAX
+from gateways.payments.parameters import (
+    LIMIT_DEFAULT,
+    LIMIT_MAX,
+    METADATA_VALUE_MAX,
+    REFERENCE_MAX,
+)
 from gateways.payments.reads import Reads
 from gateways.payments.transfers import Transfers
 from gateways.webhooks.receive import Receive
@@ -31,6 +36,26 @@ PREFER: Final = Parameter(
 TRACE: Final = Parameter("traceparent", "header", "W3C trace context, carried into the log")
 WRITES: Final = (KEY, PREFER, TRACE)
 TIME: Final = {"type": "string", "format": "date-time"}
+SEARCH: Final = (
+    Parameter(
+        "reference",
+        "query",
+        "Exactly this reference",
+        schema={"type": "string", "maxLength": REFERENCE_MAX},
+    ),
+    Parameter(
+        "metadata",
+        "query",
+        "`metadata.<name>=<value>`: exactly this pair is in the metadata; of several, all are",
+        schema={
+            "type": "object",
+            "patternProperties": {
+                r"^metadata\..{1,40}$": {"type": "string", "maxLength": METADATA_VALUE_MAX}
+            },
+            "additionalProperties": False,
+        },
+    ),
+)
 PAGE: Final = (
     Parameter(
         "limit",

@@ -109,8 +109,13 @@ def invalid(pointer: str, code: str, detail: str) -> Refused:
 
 def bad_query(parameter: str, code: str, detail: str) -> Refused:
     """Refuse a query parameter; the query counts as an object, so its pointer is `/parameter`."""
-    error = FieldError(f"/{parameter}", code, detail)
+    error = FieldError(f"/{escaped(parameter)}", code, detail)
     return Refused("query_invalid", f"{parameter}: {detail}", error)
+
+
+def escaped(name: str) -> str:
+    """Return a name as a part of a JSON pointer (RFC 6901)."""
+    return name.replace("~", "~0").replace("/", "~1")
 
 
 def problem(error: Refused | Down, request_id: str) -> Problem:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from gateways import routes_ledger
-from gateways.handlers import JSON, PAGE, TIME, TRACE, WRITES, Handlers
+from gateways.handlers import JSON, PAGE, SEARCH, TIME, TRACE, WRITES, Handlers
 from gateways.health import Readiness
 from gateways.http.exchange import Exchange
 from gateways.http.routing import Answer, Parameter, Route
@@ -25,6 +25,7 @@ _FILTERS: Final = (
     Parameter("status", "query", "", schema={"type": "string", "enum": list(STATUSES)}),
     Parameter("account", "query", "Source or destination"),
     Parameter("idempotency_key", "query", "The payment that was made with this key"),
+    *SEARCH,
     Parameter("from", "query", "Created at or after", schema=TIME),
     Parameter("to", "query", "Created before", schema=TIME),
     *PAGE,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from gateways.handlers import JSON, PAGE, TIME, WRITES, Handlers
+from gateways.handlers import JSON, PAGE, SEARCH, TIME, WRITES, Handlers
 from gateways.http.dispatch import AsyncHandler
 from gateways.http.routing import Answer, Parameter, Route
 from gateways.payments.bodies import AmountBody, EmptyBody, FlagsBody, TransferBody
 from gateways.payments.entry_queries import BASES
 from gateways.payments.present import Account, Payment
 from gateways.payments.present_entries import BalanceAt, EntryList
-from gateways.payments.present_transfers import Transfer
+from gateways.payments.present_holds import HoldList
+from gateways.payments.present_transfers import Transfer, TransferList
 
 _DURABLE: Final = "Durable; the outcome is not known yet"
 
@@ -101,6 +102,16 @@ def _statements(to: Handlers) -> list[Route]:
         ),
         Route(
             "GET",
+            "/v1/accounts/{id}/holds",
+            "list_holds",
+            to.later(to.reads.holds),
+            summary="What is held on an account, newest first: it adds up to its balances' held",
+            scope="accounts:read",
+            answers=(Answer(200, "One page", HoldList),),
+            parameters=PAGE,
+        ),
+        Route(
+            "GET",
             "/v1/accounts/{id}/balance",
             "get_balance",
             to.later(to.reads.balance),
@@ -139,6 +150,22 @@ def _transfers(to: Handlers) -> list[Route]:
             request=TransferBody,
             answers=made,
             parameters=WRITES,
+        ),
+        Route(
+            "GET",
+            "/v1/transfers",
+            "list_transfers",
+            to.later(to.reads.transfers),
+            summary="Transfers and reversals, newest first",
+            scope="payments:read",
+            answers=(Answer(200, "One page", TransferList),),
+            parameters=(
+                *SEARCH,
+                Parameter("account", "query", "That moved money on this account"),
+                Parameter("from", "query", "Booked at or after", schema=TIME),
+                Parameter("to", "query", "Booked before", schema=TIME),
+                *PAGE,
+            ),
         ),
         Route(
             "GET",

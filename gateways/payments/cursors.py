@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from dataclasses import replace as changed
 from typing import Final
 
+from gateways.payments.lists import Place
 from gateways.payments.parameters import (
     LIMIT_DEFAULT,
-    bad_cursor,
+    METADATA,
+    REFERENCE_MAX,
     limit_of,
-    open_cursor,
+    metadata_of,
+    open_place,
     pairs,
-    seal_cursor,
-    time_of,
+    range_of,
+    seal_place,
+    text_of,
 )
 from gateways.problems import bad_query
 from schemas.ids import is_account_id, is_payment_id
@@ -33,15 +37,17 @@ STATUSES: Final = (
     "partially_refunded",
     "parked",
 )
-PARAMETERS: Final = ("status", "account", "idempotency_key", "from", "to", "limit", "cursor")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The last payment of a page."""
-
-    created_at_us: int
-    payment_id: str
+PARAMETERS: Final = (
+    "status",
+    "account",
+    "idempotency_key",
+    "reference",
+    METADATA,
+    "from",
+    "to",
+    "limit",
+    "cursor",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,8 @@ class PaymentQuery:
     to_us: int | None = None
     limit: int = LIMIT_DEFAULT
     after: Place | None = None
+    reference: str | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 def parse(tenant: str, query: str) -> PaymentQuery:
@@ -66,24 +74,26 @@ def parse(tenant: str, query: str) -> PaymentQuery:
         raise bad_query("status", "value_unknown", f"must be one of {', '.join(STATUSES)}")
     if account is not None and not is_account_id(account):
         raise bad_query("account", "format_invalid", "is not an account id")
-    limit, from_us, to_us = limit_of(given), time_of("from", given), time_of("to", given)
-    key = given.get("idempotency_key")
-    wanted = PaymentQuery(tenant, status, account, key, from_us, to_us, limit)
+    limit, (from_us, to_us) = limit_of(given), range_of(given)
+    wanted = PaymentQuery(
+        tenant,
+        status,
+        account,
+        given.get("idempotency_key"),
+        from_us,
+        to_us,
+        limit,
+        reference=text_of("reference", given, REFERENCE_MAX),
+        metadata=metadata_of(given),
+    )
     if "cursor" not in given:
         return wanted
-    return changed(wanted, after=_decode(given["cursor"], wanted))
+    return changed(wanted, after=open_place(given["cursor"], _filters(wanted), is_payment_id))
 
 
 def encode(place: Place, query: PaymentQuery) -> str:
     """Return the cursor that continues `query` after `place`."""
-    return seal_cursor(f"{place.created_at_us}|{place.payment_id}", _filters(query))
-
-
-def _decode(cursor: str, query: PaymentQuery) -> Place:
-    at, _, payment_id = open_cursor(cursor, _filters(query)).partition("|")
-    if not (at.isdigit() and len(at) <= 18 and is_payment_id(payment_id)):
-        raise bad_cursor("is not a cursor of ours")
-    return Place(int(at), payment_id)
+    return seal_place(place, _filters(query))
 
 
 def _filters(query: PaymentQuery) -> tuple[object, ...]:
@@ -94,4 +104,6 @@ def _filters(query: PaymentQuery) -> tuple[object, ...]:
         query.idempotency_key,
         query.from_us,
         query.to_us,
+        query.reference,
+        query.metadata,
     )

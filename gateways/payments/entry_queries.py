@@ -11,6 +11,7 @@ from gateways.payments.parameters import (
     limit_of,
     open_cursor,
     pairs,
+    range_of,
     seal_cursor,
     time_of,
 )
@@ -57,7 +58,7 @@ class BalanceQuery:
 def parse_statement(account_id: str, query: str) -> EntryQuery:
     """Read a query string; Refused (400) names the parameter that is wrong."""
     given = pairs(query, STATEMENT_PARAMETERS)
-    limit, from_us, to_us = limit_of(given), time_of("from", given), time_of("to", given)
+    limit, (from_us, to_us) = limit_of(given), range_of(given)
     wanted = EntryQuery(account_id, from_us, to_us, limit)
     if "cursor" not in given:
         return wanted

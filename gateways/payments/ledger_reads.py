@@ -1,7 +1,8 @@
-"""What the read model says of the ledger: transfers, statements, balances at a time. SQL and rows.
+"""What the read model says of the ledger: transfers, holds, statements, balances at a time.
 
 A statement reads each share of an account backwards along one index and merges; a balance reads one
-entry of each share. Neither depends on how long the account's history is. Pure.
+entry of each share, by effective time the sums of the days and minutes that entries were moved over
+too. None depends on how many entries the account has. SQL and rows. Pure.
 """
 
 from __future__ import annotations
@@ -13,13 +14,22 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from gateways.kafka.reply import EntryTold
+from gateways.payments import lists
 from gateways.payments.entry_queries import BalanceQuery, EntryQuery
+from gateways.payments.hold_queries import HoldQuery
+from gateways.payments.lists import Filters, Place, Shape
 from gateways.payments.present import Balances, reason_of
 from gateways.payments.present_entries import EntryPlace, EntryRow, Standing
+from gateways.payments.present_holds import Hold
 from gateways.payments.present_transfers import Transfer, entry, legs_of
 from gateways.payments.times import timestamp
+from gateways.payments.transfer_queries import TransferQuery
+from schemas import tags
 
 _FIRST: Final = -(2**62)
+_LAST: Final = 2**62
+_DAY_US: Final = 86_400_000_000
+_MINUTE_US: Final = 60_000_000
 _decode_sides: Final = msgspec.json.Decoder(list[EntryTold]).decode
 _decode_shares: Final = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
 _decode_pairs: Final = msgspec.json.Decoder(dict[str, str]).decode
@@ -39,13 +49,40 @@ class Page:
     shares: dict[int, Standing]
 
 
-TRANSFER: Final = """
-select transfer_id, status, original_id, reason, detail, reference, metadata::text, entries::text,
+@dataclass(frozen=True, slots=True)
+class ShownTransfer:
+    """A transfer as the view has it, with its place in lists."""
+
+    transfer: Transfer
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class ShownHold:
+    """A hold as the view has it, with its place in lists."""
+
+    hold: Hold
+    place: Place
+
+
+_TRANSFER_COLUMNS: Final = """
+transfer_id, status, original_id, reason, detail, reference, metadata::text, entries::text,
     booked_at_us, effective_at_us, (
         select coalesce(sum(back.reversed_minor), 0)::bigint
         from transfers back where back.original_id = t.transfer_id and back.status = 'posted'
-    ) as reversed_minor
-from transfers t where transfer_id = $1 and tenant = $2"""
+    ) as reversed_minor"""
+
+TRANSFER: Final = f"""
+select {_TRANSFER_COLUMNS} from transfers t
+where transfer_id = $1 and tenant = $2"""  # noqa: S608 (constants)
+
+_TRANSFERS: Final = Shape(_TRANSFER_COLUMNS, "transfers", "transfer_id", "booked_at_us")
+
+HOLDS: Final = """
+select hold_id, amount_minor, remaining_minor, currency, placed_at_us, expires_at_us from holds
+where account_id = $1 and remaining_minor > 0
+    and placed_at_us <= $2 and (placed_at_us < $2 or hold_id > $3)
+order by placed_at_us desc, hold_id limit $4"""
 
 _NEWEST: Final = """
 select posted_minor, held_minor from entries e
@@ -81,15 +118,41 @@ from account_shares s cross join lateral (
     order by e.booked_at_us desc, e.version desc limit 1
 ) n where s.account_id = $1"""
 
+# What was booked by then, with what counts at another time moved over the line in either direction:
+# whole days before the day asked for, whole minutes of it, and the entries of the last minute.
 _EFFECTIVE: Final = f"""
 select posted + (
-    select coalesce(sum(
-        case when effective_at_us <= $2 then amount_minor else -amount_minor end
-    ), 0)
-    from entries
+    select coalesce(sum(posted_minor), 0) from shifted_sums
+    where account_id = $1 and span_s = 86400 and span < $3
+) + (
+    select coalesce(sum(posted_minor), 0) from shifted_sums
+    where account_id = $1 and span_s = 60 and span >= $3 * 1440 and span < $4
+) + (
+    select coalesce(sum(amount_minor), 0) from entries
     where account_id = $1 and effective_at_us <> booked_at_us
-        and (effective_at_us <= $2) <> (booked_at_us <= $2)
+        and effective_at_us >= $4 * 60000000 and effective_at_us <= $2
+) - (
+    select coalesce(sum(amount_minor), 0) from entries
+    where account_id = $1 and effective_at_us <> booked_at_us
+        and booked_at_us >= $4 * 60000000 and booked_at_us <= $2
 )::bigint as posted, held from ({_BOOKED}) booked"""  # noqa: S608 (constants)
+
+
+def transfers(query: TransferQuery) -> tuple[str, list[Any]]:
+    """Return the statement and arguments of one page of transfers."""
+    filters = Filters()
+    if query.reference is not None:
+        filters.tags.append(tags.reference("transfer", query.reference))
+    filters.tags += [tags.metadata("transfer", *pair) for pair in query.metadata]
+    if query.account is not None:
+        filters.tags.append(tags.account("transfer", query.account))
+    return lists.statement(_TRANSFERS, query, filters)
+
+
+def holds(query: HoldQuery) -> tuple[str, list[Any]]:
+    """Return the statement and arguments of one page of open holds."""
+    after = query.after or Place(_LAST, "")
+    return HOLDS, [query.account_id, after.at_us, after.id, query.limit]
 
 
 def statement(query: EntryQuery) -> tuple[str, list[Any]]:
@@ -102,11 +165,12 @@ def statement(query: EntryQuery) -> tuple[str, list[Any]]:
 def balance(query: BalanceQuery) -> tuple[str, list[Any]]:
     """Return the statement and arguments of a balance at a time.
 
-    By effective time: what was booked until then, with the few entries that count at another time
-    moved over the line in either direction. Holds have no time but that of their booking.
+    Holds have no time but that of their booking.
     """
-    sql = _BOOKED if query.basis == "booked" else _EFFECTIVE
-    return sql, [query.account_id, query.at_us]
+    if query.basis == "booked":
+        return _BOOKED, [query.account_id, query.at_us]
+    at_us = query.at_us
+    return _EFFECTIVE, [query.account_id, at_us, at_us // _DAY_US, at_us // _MINUTE_US]
 
 
 def page_of(rows: Sequence[Row]) -> Page:
@@ -153,3 +217,23 @@ def transfer_of(row: Row) -> Transfer:
         effective_at=timestamp(row["effective_at_us"]),
         booked_at=timestamp(row["booked_at_us"]),
     )
+
+
+def shown_transfer(row: Row) -> ShownTransfer:
+    """Read a transfer of a list."""
+    return ShownTransfer(transfer_of(row), Place(row["booked_at_us"], row["transfer_id"]))
+
+
+def hold_of(row: Row) -> ShownHold:
+    """Read a hold."""
+    expires_at_us = row["expires_at_us"]
+    shown = Hold(
+        payment=row["hold_id"],
+        amount=row["amount_minor"],
+        captured=row["amount_minor"] - row["remaining_minor"],
+        remaining=row["remaining_minor"],
+        currency=row["currency"],
+        placed_at=timestamp(row["placed_at_us"]),
+        expires_at=timestamp(expires_at_us) if expires_at_us is not None else None,
+    )
+    return ShownHold(shown, Place(row["placed_at_us"], row["hold_id"]))

@@ -54,6 +54,13 @@ class Transfer(msgspec.Struct, frozen=True):
     booked_at: str | None
 
 
+class TransferList(msgspec.Struct, frozen=True):
+    """Newest first; `next_cursor` is null on the last page."""
+
+    data: list[Transfer]
+    next_cursor: str | None
+
+
 def transfer(record: dict[str, Any], outcome: Reply | None) -> Transfer:
     """Show the transfer or reversal that a request asked for, with the outcome if there is one."""
     sides = list(outcome.entries) if outcome else []

@@ -2,7 +2,8 @@
 
 A payment that was accepted or decided here is shown as it is known here while the view lags. An
 account is read again, for up to FRESH_WITHIN_S, until the view shows the changes whose outcome was
-told here; then as it is.
+told here; then as it is. One that the view does not show yet is shown as it was opened, unless it
+is known to have changed since: then it is Down, for its balances are not known.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from typing import Final
 import msgspec
 
 from gateways.http.exchange import Exchange
-from gateways.payments import cursors, entry_queries, present
+from gateways.payments import cursors, entry_queries, hold_queries, present, transfer_queries
+from gateways.payments.payment_reads import ShownAccount
 from gateways.payments.present import Account, Payment, PaymentList
 from gateways.payments.present_entries import BalanceAt, EntryList, statement
-from gateways.payments.present_transfers import Transfer, transfer
+from gateways.payments.present_holds import HoldList
+from gateways.payments.present_transfers import Transfer, TransferList, transfer
 from gateways.payments.recent import Recent, Seen
 from gateways.payments.times import timestamp
 from gateways.payments.versions import Versions
-from gateways.payments.views import ShownAccount, Views
+from gateways.payments.views import Views
 from gateways.problems import Down, Refused
 from schemas.ids import is_account_id, is_payment_id, is_transfer_id
 
@@ -59,6 +62,23 @@ class Reads:
     async def transfer(self, exchange: Exchange) -> None:
         """GET /v1/transfers/{id}."""
         exchange.answer(200, _encode(await self.find_transfer(exchange.tenant, exchange.params[0])))
+
+    async def transfers(self, exchange: Exchange) -> None:
+        """GET /v1/transfers."""
+        query = transfer_queries.parse(exchange.tenant, exchange.query)
+        page = await self._views.transfers(query)
+        last = page[-1].place if len(page) == query.limit else None
+        cursor = transfer_queries.encode(last, query) if last is not None else None
+        exchange.answer(200, _encode(TransferList([shown.transfer for shown in page], cursor)))
+
+    async def holds(self, exchange: Exchange) -> None:
+        """GET /v1/accounts/{id}/holds."""
+        query = hold_queries.parse(exchange.params[0], exchange.query)
+        await self.find_account(exchange.tenant, query.account_id)
+        page = await self._views.holds(query)
+        last = page[-1].place if len(page) == query.limit else None
+        cursor = hold_queries.encode(last, query) if last is not None else None
+        exchange.answer(200, _encode(HoldList([shown.hold for shown in page], cursor)))
 
     async def entries(self, exchange: Exchange) -> None:
         """GET /v1/accounts/{id}/entries."""
@@ -108,7 +128,13 @@ class Reads:
         if not is_account_id(account_id):
             raise _unknown("account", account_id)
         shown = await self._fresh_account(tenant, account_id)
-        return shown or ShownAccount(self._known_account(tenant, account_id), {})
+        if shown is not None:
+            return shown
+        known = self._known_account(tenant, account_id)
+        if self._versions.knows_of(account_id):
+            detail = f"The read model does not show {account_id} yet. Retry later."
+            raise Down("views_unavailable", detail)
+        return ShownAccount(known, {})
 
     async def find_transfer(self, tenant: str, transfer_id: str) -> Transfer:
         """Return the tenant's transfer as the view shows it, else as it is known here, or 404."""

@@ -38,6 +38,10 @@ class Versions:
         while len(self._changes) > self._accounts_max:
             self._changes.popitem(last=False)
 
+    def knows_of(self, account_id: str) -> bool:
+        """Tell whether anything was said to have changed of the account."""
+        return account_id in self._accounts or account_id in self._changes
+
     def reached(self, account_id: str, shown: Mapping[int, int], changed_at_us: int = 0) -> bool:
         """Tell whether a read that shows these versions is fresh enough."""
         if self._changes.get(account_id, 0) > changed_at_us:

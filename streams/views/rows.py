@@ -14,7 +14,9 @@ from typing import Any, Final
 
 import orjson
 
+from schemas import tags
 from schemas.ids import is_transfer_id
+from streams.views import holds
 
 Event = dict[str, Any]
 
@@ -39,7 +41,8 @@ class Rows:
 
     `payments` maps ids to their newest state; its version lies at index 5. `marks` maps payments
     that were only asked in vain to their newest version. `standings` maps accounts to their newest
-    status and flags; its position in the journal lies at index 4.
+    status and flags; its position in the journal lies at index 4. `shifted` are the entries that
+    count at another time than they were booked at, and `entries` the others.
     """
 
     payments: dict[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -49,6 +52,9 @@ class Rows:
     standings: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     shares: dict[tuple[str, int], tuple[Any, ...]] = field(default_factory=dict)
     entries: list[tuple[Any, ...]] = field(default_factory=list)
+    shifted: list[tuple[Any, ...]] = field(default_factory=list)
+    holds: holds.Holds = field(default_factory=holds.Holds)
+    tags: set[tuple[str, str, int, str]] = field(default_factory=set)
     transfers: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     webhooks: dict[tuple[str, str], tuple[Any, ...]] = field(default_factory=dict)
 
@@ -92,6 +98,8 @@ def _payment(rows: Rows, event: Event) -> None:
     elif known is None:
         rows.marks.pop(payment_id, None)
         rows.payments[payment_id] = _payment_row(event)
+        of_client = tags.of("payment", event["reference"], event["metadata"])
+        _tag(rows, event, of_client, event["received_at_us"], payment_id)
     elif version > known[5]:
         state = (event["status"], version, event["reason"], event["detail"])
         rows.payments[payment_id] = (*known[:4], *state, *known[8:19], *_progress(event))
@@ -133,11 +141,12 @@ def _progress(event: Event) -> tuple[Any, ...]:
 
 
 def _ledger(rows: Rows, event: Event) -> None:
-    booked = event["booked_at_us"]
+    booked, effective = event["booked_at_us"], event["effective_at_us"]
+    into = rows.entries if booked == effective else rows.shifted
     for entry in event["entries"]:
         account_id, share, version = entry["account_id"], entry["share"], entry["version"]
         posted, held = entry["posted_minor"], entry["held_minor"]
-        rows.entries.append(
+        into.append(
             (
                 account_id,
                 share,
@@ -148,7 +157,7 @@ def _ledger(rows: Rows, event: Event) -> None:
                 entry["currency"],
                 event["transfer_id"],
                 booked,
-                event["effective_at_us"],
+                effective,
                 event["position"],
                 event["type"],
             )
@@ -162,7 +171,23 @@ def _ledger(rows: Rows, event: Event) -> None:
     elif kind in _FLAGGED:
         _flags(rows, event)
     elif kind in _TRANSFERS and transfer_id is not None and is_transfer_id(transfer_id):
-        rows.transfers.setdefault(transfer_id, _transfer_row(event))
+        _transfer(rows, event)
+    elif kind in holds.KINDS:
+        holds.fold(rows.holds, event)
+
+
+def _transfer(rows: Rows, event: Event) -> None:
+    transfer_id = event["transfer_id"]
+    if transfer_id in rows.transfers:
+        return
+    rows.transfers[transfer_id] = _transfer_row(event)
+    found = tags.of("transfer", event["reference"], event["metadata"])
+    found |= {tags.account("transfer", entry["account_id"]) for entry in event["entries"]}
+    _tag(rows, event, found, event["booked_at_us"], transfer_id)
+
+
+def _tag(rows: Rows, event: Event, found: set[str], at_us: int, named: str) -> None:
+    rows.tags.update((event["tenant"], tag, at_us, named) for tag in found)
 
 
 def _flags(rows: Rows, event: Event) -> None:

@@ -62,6 +62,49 @@ select * from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bigi
     $7::text[], $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[])
 on conflict do nothing"""
 
+# Each entry is summed up once: when it is new here. A span's sum takes the entry where it counts,
+# and gives it back where it was booked.
+SHIFTED: Final = """
+with added as (
+    insert into entries (account_id, share, version, amount_minor, posted_minor, held_minor,
+        currency, transfer_id, booked_at_us, effective_at_us, ledger_position, event)
+    select * from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[],
+        $6::bigint[], $7::text[], $8::text[], $9::bigint[], $10::bigint[], $11::bigint[],
+        $12::text[])
+    on conflict do nothing
+    returning account_id, amount_minor, booked_at_us, effective_at_us
+), moved as (
+    select account_id, effective_at_us as at_us, amount_minor as minor from added
+    union all select account_id, booked_at_us, -amount_minor from added
+)
+insert into shifted_sums (account_id, span_s, span, posted_minor)
+select account_id, span_s, div(at_us, span_s * 1000000::bigint) as span, sum(minor)
+from moved cross join (values (86400), (60)) as spans (span_s)
+group by account_id, span_s, span order by account_id, span_s, span
+on conflict (account_id, span_s, span) do update
+set posted_minor = shifted_sums.posted_minor + excluded.posted_minor"""
+
+TAGS: Final = """
+insert into search_tags (tenant, tag, at_us, id)
+select * from unnest($1::text[], $2::text[], $3::bigint[], $4::text[])
+on conflict do nothing"""
+
+HOLDS: Final = """
+insert into holds (hold_id, tenant, account_id, saga_id, currency, amount_minor, placed_at_us,
+    expires_at_us, remaining_minor, state, changed_at_us, position)
+select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[],
+    $7::bigint[], $8::bigint[], $9::bigint[], $10::text[], $11::bigint[], $12::bigint[])
+on conflict (hold_id) do update set remaining_minor = excluded.remaining_minor,
+    state = excluded.state, changed_at_us = excluded.changed_at_us, position = excluded.position
+where holds.position < excluded.position"""
+
+HOLDS_CHANGED: Final = """
+update holds set remaining_minor = new.remaining_minor, state = new.state,
+    changed_at_us = new.at_us, position = new.position
+from unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[])
+    as new (hold_id, remaining_minor, state, at_us, position)
+where holds.hold_id = new.hold_id and holds.position < new.position"""
+
 TRANSFERS: Final = """
 insert into transfers (transfer_id, tenant, status, original_id, reversed_minor, reason, detail,
     failed_leg, reference, metadata, entries, booked_at_us, effective_at_us, ledger_position)

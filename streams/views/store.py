@@ -128,6 +128,10 @@ class Store:
             (statements.STANDINGS, rows.standings.values()),
             (statements.SHARES, rows.shares.values()),
             (statements.ENTRIES, rows.entries),
+            (statements.SHIFTED, rows.shifted),
+            (statements.HOLDS, rows.holds.placed.values()),
+            (statements.HOLDS_CHANGED, rows.holds.changed.values()),
+            (statements.TAGS, rows.tags),
             (statements.TRANSFERS, rows.transfers.values()),
             (statements.WEBHOOKS, rows.webhooks.values()),
         ):

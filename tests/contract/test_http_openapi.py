@@ -15,6 +15,7 @@ from referencing import Registry, Resource
 
 from gateways.problems import KINDS
 from tests.contract.test_http_operations import shown_account
+from tests.contract.test_http_search import held, kept
 from tests.contract.test_http_statements import history
 from tests.contract.test_http_transfers import posted
 from tests.unit.gateway_rig import ALICE, TENANT, payment, running, until
@@ -24,10 +25,12 @@ CONTRACT = {
     ("get", "/v1/accounts/{id}"),
     ("get", "/v1/accounts/{id}/entries"),
     ("get", "/v1/accounts/{id}/balance"),
+    ("get", "/v1/accounts/{id}/holds"),
     ("post", "/v1/accounts/{id}/freeze"),
     ("post", "/v1/accounts/{id}/unfreeze"),
     ("post", "/v1/accounts/{id}/close"),
     ("post", "/v1/transfers"),
+    ("get", "/v1/transfers"),
     ("get", "/v1/transfers/{id}"),
     ("post", "/v1/transfers/{id}/reversals"),
     ("post", "/v1/payments/{id}/capture"),
@@ -139,6 +142,8 @@ async def test_real_answers_of_the_ledgers_routes_fit_the_document(rig):
     document = await described(rig)
     rig.views.show_account(TENANT, shown_account())
     rig.views.show_entries(ALICE, history(random.Random(1), 5))
+    rig.views.show_hold(ALICE, held(1))
+    rig.views.show_transfer(TENANT, kept("k"))
     paid = (await rig.pay("p", payment(capture="manual"))).json["id"]
     account, one = f"/v1/accounts/{ALICE}", f"/v1/payments/{paid}"
     moved = await posted(rig)
@@ -157,7 +162,11 @@ async def test_real_answers_of_the_ledgers_routes_fit_the_document(rig):
         ("GET", f"{account}/entries?limit=3", 200, "/v1/accounts/{id}/entries"),
         ("GET", f"{account}/entries?limit=x", 400, "/v1/accounts/{id}/entries"),
         ("GET", f"{account}/balance", 200, "/v1/accounts/{id}/balance"),
+        ("GET", f"{account}/holds", 200, "/v1/accounts/{id}/holds"),
+        ("GET", f"{account}/holds?x=1", 400, "/v1/accounts/{id}/holds"),
         ("GET", there, 200, "/v1/transfers/{id}"),
+        ("GET", "/v1/transfers?metadata.a=b", 200, "/v1/transfers"),
+        ("GET", "/v1/transfers?metadata.=b", 400, "/v1/transfers"),
         ("POST", back, 202, "/v1/transfers/{id}/reversals"),
     )):  # fmt: skip
         headers = later | {"Idempotency_Key": f"k{n}"} if method == "POST" else {}

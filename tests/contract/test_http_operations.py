@@ -8,16 +8,22 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from gateways.kafka.reply import Step
+from gateways.kafka.reply import Share, Step
 from gateways.payments import present, times
 from gateways.payments.cursors import Place
-from gateways.payments.views import ShownAccount, ShownPayment
+from gateways.payments.payment_reads import ShownAccount, ShownPayment
 from schemas import ids
 from tests.contract.test_http_routes import problem_of
 from tests.unit.gateway_rig import ALICE, BANK, OTHER_KEY, TENANT, payment, running, until
 
 AT_US = 1_800_000_000_000_000
 OTHER = {"Authorization": f"Bearer {OTHER_KEY}"}
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """No read waits for a view that stays behind."""
+    monkeypatch.setattr("gateways.payments.reads.FRESH_WITHIN_S", 0.0)
 
 
 async def authorized(rig, key="p", **changes):
@@ -35,7 +41,7 @@ def shown_account(account_id=ALICE, **changes):
     record = {"resource_id": account_id, "currency": "EUR", "account_kind": kind,
               "received_at_us": AT_US, "metadata": {}}  # fmt: skip
     view = present.account(record, None)
-    return ShownAccount(msgspec.structs.replace(view, status="active", **changes), {})
+    return ShownAccount(msgspec.structs.replace(view, **{"status": "active"} | changes), {})
 
 
 async def do(rig, path, key="o", body=None, **headers):
@@ -193,6 +199,7 @@ async def test_one_key_is_one_operation():
         ("close", {}, (None, None), (False, False), "closed"),
     ],
 )  # fmt: skip
+@pytest.mark.usefixtures("impatient")
 async def test_an_account_is_answered_as_it_stands_after_it(verb, body, flags, told, status):
     async with running() as rig:
         rig.views.show_account(TENANT, shown_account())
@@ -206,19 +213,58 @@ async def test_an_account_is_answered_as_it_stands_after_it(verb, body, flags, t
         assert (record["home_account"], record["target_id"]) == (ALICE, ALICE)
 
 
-async def test_an_account_is_read_again_until_it_shows_its_flags():
+async def test_an_account_is_answered_with_its_balances_once_they_and_its_flags_are_shown():
     async with running() as rig:
         rig.views.show_account(TENANT, shown_account())
-        work = do(rig, f"/v1/accounts/{ALICE}/freeze")
+        work = asyncio.create_task(do(rig, f"/v1/accounts/{ALICE}/freeze"))
+        await until(rig.written)
         flags = {"debits_frozen": True, "credits_frozen": True}
-        await replied(rig, 1, work, "active", booked_at_us=AT_US, **flags)
+        rig.reply(rig.written()[-1], "active", booked_at_us=AT_US, **flags)
         reading = asyncio.create_task(rig.call("GET", f"/v1/accounts/{ALICE}"))
         await asyncio.sleep(0.05)
+        assert not work.done(), "what was read before the freeze is not what stands after it"
         assert not reading.done()
-        frozen = shown_account(frozen=present.Frozen(debits=True, credits=True))
-        frozen = replace(frozen, changed_at_us=AT_US)
-        rig.views.show_account(TENANT, frozen)
+        balances = present.Balances(70, 20, 50)
+        frozen = shown_account(
+            frozen=present.Frozen(debits=True, credits=True), status="frozen", balances=balances
+        )
+        rig.views.show_account(TENANT, replace(frozen, changed_at_us=AT_US))
         assert (await reading).json["frozen"] == {"debits": True, "credits": True}
+        got = await work
+        assert got.json["frozen"] == {"debits": True, "credits": True}
+        assert got.json["balances"] == {"posted": 70, "held": 20, "available": 50}
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_account_is_frozen_though_the_views_went_away_meanwhile():
+    async with running() as rig:
+        rig.views.show_account(TENANT, shown_account(balances=present.Balances(7, 0, 7)))
+        work = asyncio.create_task(do(rig, f"/v1/accounts/{ALICE}/freeze"))
+        await until(rig.written)
+        rig.views.away = True
+        flags = {"debits_frozen": True, "credits_frozen": False}
+        rig.reply(rig.written()[-1], "active", booked_at_us=AT_US, **flags)
+        got = await work
+        assert (got.status, got.json["status"], got.json["balances"]["posted"]) == (
+            200,
+            "frozen",
+            7,
+        )
+        assert got.json["frozen"] == {"debits": True, "credits": False}
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_balances_that_are_not_known_are_503_and_never_zero():
+    async with running() as rig:
+        body = {"currency": "EUR", "kind": "customer"}
+        opened = await replied(rig, 1, do(rig, "/v1/accounts", "a", body), "active")
+        account = opened.json["id"]
+        path = f"/v1/accounts/{account}"
+        assert (await rig.call("GET", path)).json["balances"]["posted"] == 0, "as it was opened"
+        work = rig.pay("in", payment(destination={"account": account}), Prefer="wait=10")
+        await replied(rig, 2, work, "settled", shares=(Share(account, 1, 1),))
+        problem_of(await rig.call("GET", path), 503, "views_unavailable")
+        problem_of(await do(rig, f"{path}/freeze"), 503, "views_unavailable")
 
 
 async def test_an_account_that_is_not_empty_is_not_closed():

@@ -17,15 +17,21 @@ from gateways.kafka.memory import MemoryLink
 from gateways.kafka.outbox import Event, Outbox
 from gateways.kafka.reply import EntryTold
 from gateways.payments import cursors, present, present_transfers, times
-from gateways.payments.cursors import PaymentQuery, Place
+from gateways.payments.cursors import PaymentQuery
 from gateways.payments.entry_queries import BalanceQuery, EntryQuery
+from gateways.payments.hold_queries import HoldQuery
+from gateways.payments.lists import Place
 from gateways.payments.memory import MemoryViews
+from gateways.payments.payment_reads import ShownAccount, ShownPayment
 from gateways.payments.present_entries import statement
-from gateways.payments.views import PostgresViews, ShownAccount, ShownPayment
+from gateways.payments.transfer_queries import TransferQuery
+from gateways.payments.views import PostgresViews
 from gateways.problems import Down
-from schemas import ids
+from schemas import ids, tags
 from schemas.topics import MESSAGE_BYTES_MAX
+from streams.views import statements
 from streams.views.migrate import migrate
+from tests.contract.test_http_search import held, kept
 from tests.contract.test_http_statements import expected as whole
 from tests.contract.test_http_statements import history
 from tests.unit.gateway_rig import ALICE, BANK, BOB, TENANT, is_stopped, until
@@ -206,6 +212,9 @@ class MemoryStore:
     async def account(self, tenant, shown, shares):
         self.views.show_account(tenant, replace(shown, shares={s: v for s, v, _, _ in shares}))
 
+    async def hold(self, account, shown):
+        self.views.show_hold(account, shown)
+
     async def stop(self):
         pass
 
@@ -220,13 +229,13 @@ class PostgresStore:
     async def run(self, statement, *rows):
         connection = await asyncpg.connect(self.owner)
         try:
-            await connection.executemany(statement, rows)
+            await connection.executemany(statement, [row for row in rows if row])
         finally:
             await connection.close()
 
     async def payment(self, tenant, shown):
         p, reason = shown.payment, shown.payment.reason
-        at_us = shown.place.created_at_us
+        at_us = shown.place.at_us
         await self.run(
             "insert into payments values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,"
             " $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)",
@@ -236,6 +245,7 @@ class PostgresStore:
              p.reference, json.dumps(p.metadata), "req_1", at_us, at_us, p.authorized_amount,
              p.captured_amount, p.refunded_amount, p.expires_at and times.parse(p.expires_at)),
         )  # fmt: skip
+        await self.tag(tenant, at_us, p.id, tags.of("payment", p.reference, p.metadata))
         await self.run(
             "insert into payment_timeline values ($1, $2, $3, $4, $5, $6, $7)",
             *(
@@ -267,6 +277,9 @@ class PostgresStore:
              "amount_minor": e.amount, "posted_minor": e.posted, "held_minor": e.held}
             for e in t.entries
         ]  # fmt: skip
+        found = tags.of("transfer", t.reference, t.metadata)
+        found |= {tags.account("transfer", e.account) for e in t.entries}
+        await self.tag(tenant, times.parse(t.booked_at), t.id, found)
         back = sum(e.amount for e in t.entries if e.amount > 0) if t.reverses else None
         await self.run(
             "insert into transfers values ($1, $2, $3, $4, $5, $6, $7, null, $8, $9, $10, $11, $12,"
@@ -276,6 +289,20 @@ class PostgresStore:
              times.parse(t.booked_at), times.parse(t.effective_at)),
         )  # fmt: skip
 
+    async def hold(self, account, shown):
+        hold, place = shown.hold, shown.place
+        await self.run(
+            "insert into holds values ($1, $2, $3, $1, $4, $5, $6, 'open', $7, $8, $7, 1)",
+            (hold.payment, TENANT, account, hold.currency, hold.amount, hold.remaining,
+             place.at_us, times.parse(hold.expires_at)),
+        )  # fmt: skip
+
+    async def tag(self, tenant, at_us, named, found):
+        await self.run(
+            "insert into search_tags values ($1, $2, $3, $4)",
+            *((tenant, tag, at_us, named) for tag in found),
+        )
+
     async def entries(self, account, rows):
         newest = {r.place.share: r for r in sorted(rows, key=lambda r: r.place)}
         await self.run(
@@ -283,12 +310,17 @@ class PostgresStore:
             *((account, share, r.place.version, r.after.posted_minor, r.after.held_minor)
               for share, r in newest.items()),
         )  # fmt: skip
-        await self.run(
-            "insert into entries values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1, $11)",
-            *((account, r.place.share, r.place.version, r.amount_minor, r.after.posted_minor,
-               r.after.held_minor, r.currency, r.transfer_id, r.place.booked_at_us,
-               r.effective_at_us, r.event) for r in rows),
-        )  # fmt: skip
+        written = [
+            (account, r.place.share, r.place.version, r.amount_minor, r.after.posted_minor,
+             r.after.held_minor, r.currency, r.transfer_id, r.place.booked_at_us,
+             r.effective_at_us, 1, r.event) for r in rows
+        ]  # fmt: skip
+        plain = [row for row in written if row[8] == row[9]]
+        shifted = [row for row in written if row[8] != row[9]]
+        await self.run(statements.ENTRIES, statements.columns(plain))
+        for n in range(0, len(shifted), 3):  # in several batches, one of them twice
+            await self.run(statements.SHIFTED, statements.columns(shifted[n : n + 3]))
+        await self.run(statements.SHIFTED, statements.columns(shifted[:2]))
 
     async def stop(self):
         await self.views.close(1.0)
@@ -448,7 +480,7 @@ async def filled(store):
     ]
     for payment in kept:
         await store.payment(TENANT, payment)
-    return sorted(kept, key=lambda s: (-s.place.created_at_us, s.place.payment_id))
+    return sorted(kept, key=lambda s: (-s.place.at_us, s.place.id))
 
 
 def keys(page):
@@ -473,6 +505,69 @@ async def test_filters_hold_together_and_the_order_is_newest_first(store, filter
     page = await store.views.payments(PaymentQuery(TENANT, **filters))
     assert keys(page) == [key for key in order if key in wanted]
     assert all(entry.payment.timeline is msgspec.UNSET for entry in page)
+
+
+SAID = {
+    "a": {"reference": "r1", "metadata": {"shop": "ü", "n": "1"}},
+    "b": {"reference": "r2", "metadata": {"shop": "ü", "n": "2"}},
+    "c": {"reference": "r1", "metadata": {"shop": "x"}},
+    "d": {},
+}
+
+
+@pytest.mark.parametrize("limit", [1, 2, 100])
+@pytest.mark.parametrize(
+    ("filters", "wanted"),
+    [
+        ({}, "abcd"),
+        ({"reference": "r1"}, "ac"),
+        ({"metadata": (("shop", "ü"),)}, "ab"),
+        ({"metadata": (("n", "2"), ("shop", "ü"))}, "b"),
+        ({"reference": "r1", "metadata": (("shop", "ü"),)}, "a"),
+        ({"reference": "r1", "account": BANK}, "c"),
+        ({"account": ALICE}, "abd"),
+        ({"metadata": (("shop", "u"),)}, ""),
+        ({"metadata": (("shop", "ü"),), "from_us": AT_US + 1}, "b"),
+        ({"reference": "r1", "to_us": AT_US + 1}, "a"),
+    ],
+)
+async def test_what_a_client_said_of_payments_and_transfers_finds_them(
+    store, filters, wanted, limit
+):
+    for n, (key, said) in enumerate(SAID.items()):
+        source = BANK if key == "c" else ALICE
+        await store.transfer(TENANT, kept(key, AT_US + n, source, **said))
+        await store.payment(TENANT, shown(key, AT_US + n, source, **{"metadata": {}} | said))
+    for read, query, name in (
+        (store.views.transfers, TransferQuery, lambda s: ids.identity_of(s.transfer.id)),
+        (store.views.payments, PaymentQuery, lambda s: ids.identity_of(s.payment.id)),
+    ):
+        found, after = [], None
+        while page := await read(query(TENANT, limit=limit, after=after, **filters)):
+            assert len(page) <= limit
+            found += [name(one) for one in page]
+            after = page[-1].place
+        made = {"a": ALICE, "b": ALICE, "c": BANK, "d": ALICE}
+        make = ids.transfer_id if query is TransferQuery else payment_of
+        assert found == [ids.identity_of(make(TENANT, key, made[key])) for key in wanted[::-1]]
+        assert await read(query("other", **filters)) == []
+
+
+def payment_of(tenant, key, source):
+    return ids.payment_id(tenant, key, ids.home_account(source, BOB))
+
+
+async def test_open_holds_of_an_account_follow_one_another(store):
+    made = [held(n, AT_US + n // 2) for n in range(5)]
+    for hold in made:
+        await store.hold(ALICE, hold)
+    await store.hold(BOB, held(9))
+    made.sort(key=lambda s: (-s.place.at_us, s.place.id))
+    found, after = [], None
+    while page := await store.views.holds(HoldQuery(ALICE, 2, after)):
+        found += page
+        after = page[-1].place
+    assert found == made
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])

@@ -16,7 +16,7 @@ from gateways.kafka.outbox import Bounds
 from gateways.kafka.reply import Share
 from gateways.payments import present
 from gateways.payments.cursors import Place
-from gateways.payments.views import ShownAccount, ShownPayment
+from gateways.payments.payment_reads import ShownAccount, ShownPayment
 from schemas import ids, wire
 from tests.unit.gateway_rig import (
     ALICE,

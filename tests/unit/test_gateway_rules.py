@@ -16,7 +16,8 @@ from gateways.kafka.trace import traceparent
 from gateways.payments import cursors, requests, rules
 from gateways.payments.bodies import AccountBody, BatchItem, PaymentBody
 from gateways.payments.canonical import body_hash
-from gateways.payments.cursors import PaymentQuery, Place
+from gateways.payments.cursors import PaymentQuery
+from gateways.payments.lists import Place
 from gateways.payments.prefer import wait_of
 from gateways.payments.requests import Caller
 from gateways.problems import KINDS, Refused
@@ -342,6 +343,6 @@ def test_no_cursor_text_breaks_the_parser(text):
 
 
 def test_times_are_read_to_the_microsecond():
-    query = cursors.parse("demo", "from=2026-01-31T12:00:00.123457Z&to=2026-01-31T14:00:00%2B02:00")
-    assert query.from_us % 1_000_000 == 123_457
-    assert query.from_us - query.to_us == 123_457
+    query = cursors.parse("demo", "from=2026-01-31T14:00:00%2B02:00&to=2026-01-31T12:00:00.123457Z")
+    assert query.to_us % 1_000_000 == 123_457
+    assert query.to_us - query.from_us == 123_457

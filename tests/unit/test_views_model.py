@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas import ids, wire
+from schemas import ids, tags, wire
 from streams.views.rows import LEDGER, PAYMENTS, WEBHOOKS, Rows, fold
 
 PARTITIONS = 4
@@ -32,6 +32,7 @@ def make_log(rng: random.Random, payments: int) -> list[Entry]:
     queues += [_flags(rng, account, n) for n, account in enumerate(accounts)]
     queues += [_moves(rng, n, accounts) for n in range(payments // 2 + 1)]
     queues += [_webhook(rng, n) for n in range(payments // 3 + 1)]
+    queues += [_hold(rng, n, accounts[n % len(accounts)]) for n in range(payments // 2 + 1)]
     versions: dict[tuple[str, int], list[int]] = {}
     log: list[Entry] = [entry for queue in queues[: len(accounts)] for entry in queue]
     waiting = queues[len(accounts) :] + [_payment(rng, n, accounts) for n in range(payments)]
@@ -86,7 +87,9 @@ def _moves(rng: random.Random, n: int, accounts: list[str]) -> list[Entry]:
     source, destination = rng.sample(accounts, 2)
     made = ids.transfer_id("t", f"t{n}", source)
     _, share, posted = _transfer(made, source, destination, 50 + n, n)
-    posted |= {"reference": f"ref {n}", "metadata": {"n": str(n)}}
+    posted |= {"reference": f"ref {n}", "metadata": {"n": str(n), "even": str(n % 2)}}
+    if rng.random() < 0.5:
+        posted["effective_at_us"] = rng.choice((0, 200_000_000, 86_400_000_000 * 3 + n))
     if rng.random() < 0.3:
         reason = {"type": "transfer.rejected", "reason": "account_frozen", "failed_leg": 0}
         return [(LEDGER, share, posted | reason | {"entries": []})]
@@ -96,6 +99,37 @@ def _moves(rng: random.Random, n: int, accounts: list[str]) -> list[Entry]:
     _, home, reversed_ = _transfer(back, destination, source, 50 + n, n + 1)
     reversed_ |= {"type": "transfer.reversed", "original_id": made, "amount_minor": 50 + n}
     return [(LEDGER, share, posted), (LEDGER, home, reversed_)]
+
+
+def _hold(rng: random.Random, n: int, account: str) -> list[Entry]:
+    """A hold that is posted in parts, voided or left; each event may be told again later."""
+    payment, left, position = ids.payment_id("t", f"h{n}", account), 100, 10 * n + 1
+    placed = _hold_event(payment, account, position, 0, left) | {"type": "hold.placed"}
+    events = [placed | {"amount_minor": left, "remaining_minor": left, "expires_at_us": 99}]
+    while left and rng.random() < 0.7:
+        position += 1
+        part = rng.choice((left, rng.randrange(1, left + 1)))
+        left -= part
+        event = _hold_event(payment, account, position, -part, -part)
+        events.append(
+            event | {"type": "hold.posted", "amount_minor": part, "remaining_minor": left}
+        )
+    if left and rng.random() < 0.5:
+        event = _hold_event(payment, account, position + 1, 0, -left) | {"type": "hold.voided"}
+        reason = rng.choice(("voided", "expired"))
+        events.append(event | {"amount_minor": left, "remaining_minor": 0, "reason": reason})
+    if rng.random() < 0.3:
+        again = rng.choice(events) | {"repeated": True, "entries": [], "position": position + 5}
+        events.append(again)
+    return [(LEDGER, event["ledger_partition"], event) for event in events]
+
+
+def _hold_event(payment: str, account: str, position: int, posted: int, held: int) -> Any:
+    event = _ledger_event(payment, account, position) | {"hold_id": payment}
+    share = event["ledger_partition"]
+    entry = {"account_id": account, "share": share, "amount_minor": posted, "currency": "EUR"}
+    event["entries"] = [entry | {"version": 0, "posted_minor": 0, "held_minor": held}]
+    return event
 
 
 def _payment(rng: random.Random, n: int, accounts: list[str]) -> list[Entry]:
@@ -198,6 +232,9 @@ def _ledger_event(saga: str, home: str, n: int) -> dict[str, Any]:
         "max_balance_minor": None,
         "reference": None,
         "metadata": {},
+        "hold_id": None,
+        "remaining_minor": None,
+        "expires_at_us": None,
         "original_id": None,
         "amount_minor": None,
         "dry_run": False,
@@ -248,6 +285,7 @@ def expected(log: list[Entry]) -> Contents:
             _expect_ledger(contents, event)
     for payment, events in of_payment.items():
         _expect_payment(contents, payment, events)
+    _expect_tags(contents)
     for key, events in webhooks.items():
         conflicted = any(event["type"].endswith("conflicted") for event in events)
         contents["webhook_events"][key] = (
@@ -298,6 +336,52 @@ def _expect_payment(contents: Contents, payment: str, events: list[dict[str, Any
         )
 
 
+def _expect_tags(contents: Contents) -> None:
+    """Every payment and transfer is found by what its client said of it, and by its accounts."""
+    found: set[tuple[Any, ...]] = set()
+    for row in contents["payments"].values():
+        found |= {("t", tag, row[18], row[0]) for tag in tags.of("payment", row[15], row[16])}
+    for row in contents["transfers"].values():
+        own = tags.of("transfer", row[8], row[9])
+        own |= {tags.account("transfer", entry["account_id"]) for entry in row[10]}
+        found |= {("t", tag, row[11], row[0]) for tag in own}
+    contents["search_tags"] = {row: row for row in found}
+
+
+def _expect_shifted(contents: Contents, entry: dict[str, Any], event: dict[str, Any]) -> None:
+    amount = entry["amount_minor"]
+    for at_us, minor in ((event["effective_at_us"], amount), (event["booked_at_us"], -amount)):
+        for span_s in (86_400, 60):
+            key = (entry["account_id"], span_s, at_us // (span_s * 1_000_000))
+            before = contents["shifted_sums"].get(key, (*key, 0))
+            contents["shifted_sums"][key] = (*key, before[3] + minor)
+
+
+def _expect_hold(contents: Contents, event: dict[str, Any]) -> None:
+    held = contents["holds"]
+    standing = {"hold.posted": "captured", "hold.voided": event["reason"]}
+    state = "open" if event["remaining_minor"] else standing[event["type"]]
+    if event["type"] == "hold.placed":
+        [entry] = event["entries"]
+        held[event["hold_id"]] = (
+            event["hold_id"],
+            "t",
+            entry["account_id"],
+            event["saga_id"],
+            "EUR",
+            event["amount_minor"],
+            event["amount_minor"],
+            "open",
+            event["booked_at_us"],
+            event["expires_at_us"],
+            event["booked_at_us"],
+            event["position"],
+        )
+    row = held[event["hold_id"]]
+    changed = (event["booked_at_us"], event["position"])
+    held[event["hold_id"]] = (*row[:6], event["remaining_minor"], state, *row[8:10], *changed)
+
+
 def _expect_ledger(contents: Contents, event: dict[str, Any]) -> None:
     if event["dry_run"]:
         return
@@ -307,6 +391,8 @@ def _expect_ledger(contents: Contents, event: dict[str, Any]) -> None:
         status = "frozen" if any(flags) else "active"
         newest = (*flags, event["position"], event["booked_at_us"])
         contents["accounts"][event["account_id"]] = (*account[:5], status, *account[6:10], *newest)
+    if event["type"].startswith("hold.") and not event["repeated"]:
+        _expect_hold(contents, event)
     if (event["transfer_id"] or "").startswith("tr_"):
         contents["transfers"][event["transfer_id"]] = (
             event["transfer_id"],
@@ -345,6 +431,8 @@ def _expect_ledger(contents: Contents, event: dict[str, Any]) -> None:
         if newest is None or newest[2] < entry["version"]:
             row = (*share, entry["version"], *balances, event["booked_at_us"])
             contents["account_shares"][share] = row
+        if event["effective_at_us"] != event["booked_at_us"]:
+            _expect_shifted(contents, entry, event)
         contents["entries"][*share, entry["version"]] = (
             *share,
             entry["version"],
@@ -367,6 +455,9 @@ TABLES = {
     "entries": 3,
     "transfers": 1,
     "webhook_events": 2,
+    "search_tags": 4,
+    "holds": 1,
+    "shifted_sums": 3,
 }
 """The tables, and how many of their first columns are the key."""
 
@@ -410,10 +501,36 @@ class Tables:
                 tables["account_shares"][share] = row
         for row in rows.entries:
             tables["entries"].setdefault(row[:3], row)
+        for row in rows.shifted:
+            self._shift(row)
+        for row in rows.tags:
+            tables["search_tags"].setdefault(row, row)
+        self._hold(rows)
         for hook, row in rows.webhooks.items():
             old = tables["webhook_events"].get(hook, row)
             status = "conflicted" if "conflicted" in {old[2], row[2]} else row[2]
             tables["webhook_events"][hook] = (*hook, status, max(old[3], row[3]), *old[4:])
+
+    def _shift(self, row: tuple[Any, ...]) -> None:
+        if row[:3] in self.contents["entries"]:
+            return
+        self.contents["entries"][row[:3]] = row
+        for at_us, minor in ((row[9], row[3]), (row[8], -row[3])):
+            for span_s in (86_400, 60):
+                key = (row[0], span_s, at_us // (span_s * 1_000_000))
+                before = self.contents["shifted_sums"].get(key, (*key, 0))
+                self.contents["shifted_sums"][key] = (*key, before[3] + minor)
+
+    def _hold(self, rows: Rows) -> None:
+        holds = self.contents["holds"]
+        for key, row in rows.holds.placed.items():
+            new = (*row[:6], row[8], row[9], row[6], row[7], *row[10:])
+            if key not in holds or holds[key][11] < new[11]:
+                holds[key] = new
+        for key, (_, left, state, at_us, position) in rows.holds.changed.items():
+            old = holds[key]
+            if old[11] < position:
+                holds[key] = (*old[:6], left, state, *old[8:10], at_us, position)
 
 
 @settings(max_examples=150, deadline=None)
