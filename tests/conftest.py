@@ -26,6 +26,7 @@ from deploy.local.databases import create_database
 from deploy.local.kafka import Kafka
 from deploy.local.postgres import Postgres
 from deploy.local.roles import DATABASES, SUPERUSER
+from deploy.local.server import Server
 from schemas.topics import TOPICS
 
 if TYPE_CHECKING:
@@ -97,6 +98,16 @@ def postgres(run_folder: Path) -> Iterator[Postgres]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(autouse=True)
+def servers_serve_again(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that fails between killing a server and starting it fails alone."""
+    names = [name for name in ("kafka", "postgres") if name in request.fixturenames]
+    servers: list[Server] = [request.getfixturevalue(name) for name in names]
+    yield
+    for server in servers:
+        server.revive()
 
 
 @pytest.fixture

@@ -138,6 +138,18 @@ def identify(pid: int) -> Identity | None:
     return Identity(pid, int(fields[19]))
 
 
+def stands_still(pid: int) -> bool:
+    """Whether every thread of a process has stopped (a signal stops them one by one)."""
+    states = []
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        try:
+            text = stat.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue  # the thread ended meanwhile
+        states.append(text.rpartition(")")[2].split()[0])
+    return all(state in "TZX" for state in states)
+
+
 def end(identity: Identity, sig: signal.Signals, within_s: float) -> bool:
     """End a process we did not start ourselves: signal it, wait, then kill. False if it is gone."""
     if identify(identity.pid) != identity:

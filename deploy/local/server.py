@@ -9,12 +9,13 @@ import time
 from signal import SIGCONT, SIGSTOP
 from typing import TYPE_CHECKING, Protocol
 
-from deploy.local.child import Child, Command, tail, wait_for
+from deploy.local.child import Child, Command, stands_still, tail, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 START_WITHIN_S = 90.0
+PAUSE_WITHIN_S = 10.0
 _TRIES = 4
 _PAUSE_S = 0.2
 
@@ -77,12 +78,21 @@ class Server:
         self.start()
 
     def pause(self) -> None:
-        """Freeze it: connections stay open, nothing answers."""
-        self._child().send(SIGSTOP)
+        """Freeze it: connections stay open, nothing answers. Returns once every thread stands."""
+        child = self._child()
+        child.send(SIGSTOP)
+        if not wait_for(lambda: stands_still(child.pid), PAUSE_WITHIN_S):
+            raise ServerError(f"process {child.pid} does not stop; see {self.recipe.log}")
 
     def resume(self) -> None:
         """End a pause."""
         self._child().send(SIGCONT)
+
+    def revive(self) -> None:
+        """Have it serve again, whatever was done to it; nothing if it serves."""
+        self.resume()
+        if not self._child().running():
+            self.start()
 
     def _serves(self, child: Child) -> bool:
         """Start it and wait. It may end early while the rest of a killed one still holds on."""

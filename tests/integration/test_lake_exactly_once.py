@@ -193,21 +193,22 @@ async def test_a_paused_sink_that_wakes_up_behind_a_second_one_doubles_nothing(l
         await write_load(lake, rng, 6)
         old.start()
         await asyncio.to_thread(old.await_ready)
-        load = asyncio.create_task(write_load(lake, rng, 30, pause_s=0.05))
-        await asyncio.sleep(0.5)
-        for _ in range(3):
-            old.running.send(signal.SIGSTOP)  # wherever it is
-            if new.child is None:
-                new.start()
-                await asyncio.to_thread(new.await_ready)
-            await asyncio.sleep(0.6)
+        await write_load(lake, rng, 3)
+        old.running.send(signal.SIGSTOP)  # wherever it is
+        new.start()
+        await asyncio.to_thread(new.await_ready)
+        for _ in range(20):
+            await write_load(lake, rng, 5, pause_s=0.05)
             old.running.send(signal.SIGCONT)  # both write now
-            await asyncio.sleep(0.6)
-        await load
+            await write_load(lake, rng, 5, pause_s=0.05)
+            if "was advanced by another owner" in old.log + new.log:
+                break
+            old.running.send(signal.SIGSTOP)
+        else:
+            pytest.fail("they never wrote at the same time")
         old.running.stop()
         await all_landed(lake, new)
     assert await differences(lake) == []
-    assert "was advanced by another owner" in (old.log + new.log)
 
 
 async def test_the_sink_recovers_by_itself_when_kafka_and_postgres_come_back(
