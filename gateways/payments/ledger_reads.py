@@ -121,7 +121,7 @@ from account_shares s cross join lateral (
 # What was booked by then, with what counts at another time moved over the line in either direction:
 # whole days before the day asked for, whole minutes of it, and the entries of the last minute.
 _EFFECTIVE: Final = f"""
-select posted + (
+select (posted + (
     select coalesce(sum(posted_minor), 0) from shifted_sums
     where account_id = $1 and span_s = 86400 and span < $3
 ) + (
@@ -135,7 +135,7 @@ select posted + (
     select coalesce(sum(amount_minor), 0) from entries
     where account_id = $1 and effective_at_us <> booked_at_us
         and booked_at_us >= $4 * 60000000 and booked_at_us <= $2
-)::bigint as posted, held from ({_BOOKED}) booked"""  # noqa: S608 (constants)
+))::bigint as posted, held from ({_BOOKED}) booked"""  # noqa: S608 (constants)
 
 
 def transfers(query: TransferQuery) -> tuple[str, list[Any]]:

@@ -107,9 +107,14 @@ def operation(
 
 
 def transfer(body: TransferBody, key: str, caller: Caller, effective_at_us: int | None) -> Record:
-    """Build the request for a transfer; its home is that of the first guarded debited account."""
+    """Build the request for a transfer; its home is that of the first guarded debited account.
+
+    What is only tried leaves its key alone, for the transfer itself: each try has an identity of
+    its own, of a form that no key can have, and is decided anew.
+    """
     home = home_of([(leg.source, leg.destination) for leg in body.legs])
-    transfer_id = ids.transfer_id(caller.tenant, key, home)
+    named = key if not body.dry_run else f"\x1f{caller.request_id}"
+    transfer_id = ids.transfer_id(caller.tenant, named, home)
     record = _record("transfer.create", body, key, caller, resource_id=transfer_id, home=home)
     record["legs"] = [
         {

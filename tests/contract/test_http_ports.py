@@ -467,6 +467,7 @@ async def test_statements_and_balances_are_those_of_the_whole_history(store, see
         effective = await store.views.balance(BalanceQuery(ALICE, at_us, "effective"))
         counted = sum(r.amount_minor for r in rows if r.effective_at_us <= at_us)
         assert (effective.posted, effective.held) == (counted, booked.held)
+        assert {type(n) for n in msgspec.structs.astuple(effective)} == {int}
 
 
 async def filled(store):

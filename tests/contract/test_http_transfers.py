@@ -137,6 +137,17 @@ async def test_a_dry_run_is_told_and_makes_nothing():
         assert rig.written()[0]["dry_run"] is True
 
 
+async def test_a_dry_run_leaves_its_key_to_the_transfer_and_is_decided_anew_each_time():
+    async with running() as rig:
+        tried = [(await posted(rig, dry_run=True)).json["id"] for _ in range(2)]
+        assert len(rig.written()) == 2
+        made = await posted(rig)
+        assert (made.status, made.json["status"]) == (201, "posted")
+        assert made.json["id"] == ids.transfer_id(TENANT, "t", ALICE)
+        assert len({made.json["id"], *tried}) == 3
+        assert {record["idempotency_key"] for record in rig.written()} == {"t"}
+
+
 async def test_a_reversal_is_a_transfer_of_its_own_at_the_payees_home():
     async with running() as rig:
         made = (await posted(rig)).json["id"]
