@@ -2,7 +2,7 @@
 
 A key is looked up by its hash, so what a look-up takes says nothing of the keys that exist; the
 hashes are compared in constant time all the same. The file: `{"keys": [{"id", "sha256", "tenant",
-"scopes"}]}`; the scope `*` stands for all of `SCOPES`.
+"scopes", "quota"}]}`; the scope `*` stands for all of `SCOPES`; without a quota there is no limit.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Annotated, Final
 import msgspec
 
 from gateways.problems import Refused
+from gateways.quota import Quota
 from schemas.environment import SettingError
 
 SCOPES: Final = ("accounts:read", "accounts:write", "payments:read", "payments:write")
@@ -31,6 +32,7 @@ class Principal:
     key_id: str
     tenant: str
     scopes: frozenset[str]
+    quota: Quota | None = None
 
 
 class _Key(msgspec.Struct, forbid_unknown_fields=True):
@@ -38,6 +40,7 @@ class _Key(msgspec.Struct, forbid_unknown_fields=True):
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     tenant: Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]
     scopes: list[str]
+    quota: Quota | None = None
 
 
 class _File(msgspec.Struct):
@@ -82,7 +85,7 @@ def parse_keys(text: bytes) -> Keyring:
         if unknown:
             raise SettingError(f"API key {key.id} has unknown scopes: {', '.join(sorted(unknown))}")
         scopes = frozenset(SCOPES if "*" in key.scopes else key.scopes)
-        principals[bytes.fromhex(key.sha256)] = Principal(key.id, key.tenant, scopes)
+        principals[bytes.fromhex(key.sha256)] = Principal(key.id, key.tenant, scopes, key.quota)
     return Keyring(principals)
 
 

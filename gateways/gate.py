@@ -1,12 +1,13 @@
-"""What every request passes before its handler: who calls, may they, is there a body. Pure."""
+"""What every request passes before its handler: who calls, may they, how often; is there a body."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from gateways.auth import Keyring, require
+from gateways.auth import Keyring, Principal, require
 from gateways.http.exchange import Exchange
 from gateways.problems import Refused
+from gateways.quota import Quotas
 
 KEY_BYTES_MAX: Final = 255
 
@@ -16,6 +17,7 @@ class Gate:
 
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
+        self._quotas = Quotas()
 
     def __call__(self, exchange: Exchange) -> None:
         """Raise Refused, or let the request through with its principal set."""
@@ -23,6 +25,7 @@ class Gate:
         if route.scope is not None:
             exchange.principal = self._keyring.identify(headers.get(b"authorization"))
             require(exchange.principal, route.scope)
+            self._limit(exchange, exchange.principal)
         if not route.takes_body or (route.body_optional and not exchange.body):
             return
         if b"content-length" not in headers and b"transfer-encoding" not in headers:
@@ -33,6 +36,13 @@ class Gate:
                 wanted = route.media_type.decode()
                 detail = f"The body must be {wanted}, not {given.decode('latin-1')}."
                 raise Refused("media_type_unsupported", detail)
+
+    def _limit(self, exchange: Exchange, caller: Principal) -> None:
+        if caller.quota is None:
+            return
+        bucket = self._quotas.of(caller.key_id, caller.quota, exchange.received_at)
+        exchange.limit_lines = bucket.take(exchange.received_at)
+        exchange.bucket = bucket
 
 
 def idempotency_key(exchange: Exchange) -> str:

@@ -71,6 +71,7 @@ KINDS: Final[dict[str, Kind]] = {
     "debits_need_one_home": Kind(422, "The debited accounts are not at home together"),
     "idempotency_key_reused": Kind(422, "The idempotency key was used with another request"),
     "headers_too_large": Kind(431, "The request's headers are too large"),
+    "rate_limited": Kind(429, "The API key sends too many requests"),
     "internal_error": Kind(500, "Something failed on our side"),
     "overloaded": Kind(503, "Too many requests are in progress"),
     "broker_unavailable": Kind(503, "The event log does not answer"),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gateways.auth import Principal
     from gateways.http.connection import Connection
     from gateways.http.routing import Route
+    from gateways.quota import Bucket
 
 _encode = msgspec.json.Encoder().encode
 
@@ -26,9 +27,11 @@ class Exchange:
 
     __slots__ = (
         "body",
+        "bucket",
         "connection",
         "headers",
         "last",
+        "limit_lines",
         "method",
         "old_keep_alive",
         "params",
@@ -63,6 +66,8 @@ class Exchange:
         self.request_id = ""
         self.peer = connection.peer
         self.principal: Principal | None = None
+        self.bucket: Bucket | None = None
+        self.limit_lines = b""
         self.received_at = 0.0
         self.received_at_us = 0
         self.response: bytes | None = None
@@ -97,7 +102,7 @@ class Exchange:
             media_type,
             body,
             self.request_id,
-            lines + server.date_line,
+            lines + self.limit_lines + server.date_line,
             without_body=self.method == "HEAD",
         )
         server.answered(self, status)

@@ -27,6 +27,7 @@ _PROBLEMS: Final = {
     413: "The body is too large",
     415: "The body's media type is not supported",
     422: "A rule is broken, or the idempotency key was used with another request",
+    429: "The API key sends too many requests: see Retry-After and RateLimit",
     503: "Retry later, with the same Idempotency-Key",
 }
 
@@ -118,7 +119,7 @@ def _responses(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
     responses = {str(answer.status): _response(answer, schemas) for answer in route.answers}
     statuses = {503} if not route.always else set()
     if route.scope is not None:
-        statuses |= {401, 403}
+        statuses |= {401, 403, 429}
     if "{" in route.path:
         statuses.add(404)
     if route.takes_body:

@@ -71,6 +71,9 @@ class Batch:
     async def handle(self, exchange: Exchange) -> None:
         """Take each payment, wait until all are durable, answer."""
         items = rules.decode(_BODY, exchange.body).payments
+        if exchange.bucket is not None:
+            exchange.bucket.overdraw(len(items) - 1)
+            exchange.limit_lines = exchange.bucket.lines()
         caller, first = caller_of(exchange), dict[str, _Order]()
         orders = []
         for number, item in enumerate(items):

@@ -18,7 +18,13 @@ import pytest
 
 from deploy.local.kafka import Kafka
 from deploy.local.postgres import Postgres
-from schemas import wire
+from gateways.payments.cursors import PaymentQuery
+from gateways.payments.hold_queries import HoldQuery
+from gateways.payments.ledger_reads import holds, transfers
+from gateways.payments.lists import Place
+from gateways.payments.payment_reads import list_statement
+from gateways.payments.transfer_queries import TransferQuery
+from schemas import tags, wire
 from schemas.errors import Fenced, Poisoned, Unavailable
 from streams.views import statements
 from streams.views.migrate import migrate, migrations
@@ -360,11 +366,13 @@ async def test_lists_of_payments_run_along_an_index_and_never_sort(views: Views)
         "payments_by_key": "tenant = 't1' and idempotency_key = 'k77'",
         "payments_by_source": "tenant = 't1' and source_account = 'a7'",
         "payments_by_destination": "tenant = 't1' and destination_account = 'b7'",
+        "payments_by_status": "tenant = 't1' and status = 'authorized'",
     }
 
     async def plans(connection: asyncpg.Connection[Any]) -> dict[str, str]:
         await connection.execute(
-            "insert into payments select 'p' || i, 't' || i % 2, 'k' || i, 'i', 'settled', 2, null,"
+            "insert into payments select 'p' || i, 't' || i % 2, 'k' || i, 'i',"
+            " case when i % 999 = 0 then 'authorized' else 'settled' end, 2, null,"
             " null, 1, 'EUR', 'a' || i % 50, 'b' || i % 50, 'internal', null, null, null, '{}',"
             " 'r', i, i from generate_series(1, 5000) as s(i)"
         )
@@ -379,6 +387,51 @@ async def test_lists_of_payments_run_along_an_index_and_never_sort(views: Views)
     for index, plan in (await views.run(plans)).items():
         assert index in plan, plan
         assert "Sort" not in plan, plan
+
+
+SEARCHES = (
+    transfers(TransferQuery("t", reference="r7")),
+    transfers(TransferQuery("t", reference="r7", metadata=(("n", "1"),), account="a", from_us=5)),
+    transfers(TransferQuery("t", metadata=(("n", "1"),), after=Place(9_000, "x"))),
+    transfers(TransferQuery("t")),
+    list_statement(PaymentQuery("t", reference="r7", status="settled", account="a")),
+    list_statement(PaymentQuery("t", metadata=(("n", "1"),), to_us=9_000)),
+    list_statement(PaymentQuery("t", status="authorized", after=Place(9_000, "x"))),
+    holds(HoldQuery("a", after=Place(9_000, "x"))),
+)
+"""Rare and common values, alone and together."""
+
+
+async def test_searches_walk_one_index_in_order_and_look_the_rest_up(views: Views) -> None:
+    async def plans(connection: asyncpg.Connection[Any]) -> list[str]:
+        await connection.execute(
+            "insert into transfers select 'x' || i, 't', 'posted', null, null, null, null, null,"
+            " 'r' || i % 500, '{}', '[]', i, i, i from generate_series(1, 10000) as s(i);"
+            " insert into payments select 'x' || i, 't', 'k' || i, 'i',"
+            " case when i % 999 = 0 then 'authorized' else 'settled' end, 2, null, null, 1, 'EUR',"
+            " 'a' || i % 50, 'b' || i % 50, 'internal', null, null, null, '{}', 'r', i, i"
+            " from generate_series(1, 10000) as s(i);"
+            " insert into holds select 'x' || i, 't', 'a' || i % 9, 'x', 'EUR', 5, i % 100, 'open',"
+            " i, i, i, i from generate_series(1, 10000) as s(i)"
+        )
+        for kind in ("transfer", "payment"):
+            rows = [
+                ("t", tag, n, f"x{n}")
+                for n in range(10_000)
+                for tag in tags.of(kind, f"r{n % 500}", {"n": str(n % 2)})
+            ]
+            await connection.execute(statements.TAGS, *statements.columns(rows))
+        await connection.execute("analyze")
+        found = []
+        for statement, arguments in SEARCHES:
+            lines = await connection.fetch(f"explain {statement}", *arguments)
+            found.append("\n".join(line[0] for line in lines))
+        return found
+
+    for plan in await views.run(plans):
+        assert "Seq Scan" not in plan, plan
+        assert not plan.startswith("Sort"), plan
+        assert "->  Sort" not in plan, plan
 
 
 async def test_migrations_run_once_and_a_sink_without_them_says_what_to_run(

@@ -24,6 +24,8 @@ from schemas import ids, wire
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from gateways.quota import Quota
+
 KEY = "hr_test"
 OTHER_KEY = "hr_other"
 READER_KEY = "hr_reader"
@@ -49,10 +51,10 @@ SOURCES = {"sources": {"demo": {"scheme": "standard-webhooks", "secrets": [
     {"id": "s1", "secret": SECRET}]}}}  # fmt: skip
 
 
-def keyring() -> Keyring:
+def keyring(quota: Quota | None = None) -> Keyring:
     every = frozenset({"accounts:read", "accounts:write", "payments:read", "payments:write"})
     principals = (
-        (KEY, Principal("demo", TENANT, every)),
+        (KEY, Principal("demo", TENANT, every, quota)),
         (OTHER_KEY, Principal("other", "other", every)),
         (READER_KEY, Principal("reader", TENANT, frozenset({"payments:read"}))),
     )
@@ -224,11 +226,12 @@ async def running(
     bounds: Bounds | None = None,
     sources: Mapping[str, Source] | None = None,
     settings: Settings = SETTINGS,
+    quota: Quota | None = None,
 ) -> AsyncIterator[Rig]:
     """Run a gateway over memory; everything is closed at the end."""
     link, views, replies = MemoryLink(), MemoryViews(), Replies()
     known = sources if sources is not None else parse_sources(json.dumps(SOURCES).encode())
-    ports = Ports(link, replies, views, keyring(), known)
+    ports = Ports(link, replies, views, keyring(quota), known)
     patient = Bounds(deadline_s=20.0)  # whatever else the machine does
     gateway = assemble(settings, ports, limits, bounds or patient)
     port = await gateway.server.start("127.0.0.1", 0)
