@@ -394,7 +394,7 @@ SEARCHES = (
     transfers(TransferQuery("t", reference="r7", metadata=(("n", "1"),), account="a", from_us=5)),
     transfers(TransferQuery("t", metadata=(("n", "1"),), after=Place(9_000, "x"))),
     transfers(TransferQuery("t")),
-    list_statement(PaymentQuery("t", reference="r7", status="settled", account="a")),
+    list_statement(PaymentQuery("t", reference="r7", status="settled")),
     list_statement(PaymentQuery("t", metadata=(("n", "1"),), to_us=9_000)),
     list_statement(PaymentQuery("t", status="authorized", after=Place(9_000, "x"))),
     holds(HoldQuery("a", after=Place(9_000, "x"))),
