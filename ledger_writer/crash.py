@@ -13,12 +13,16 @@ from typing import Final
 
 POINTS: Final = (
     "after_acquire",
+    "in_gap",
     "after_gap_filled",
     "after_take",
     "after_bury",
+    "after_look",
     "after_decide",
+    "after_refused",
     "after_commit",
     "after_publish",
+    "on_stop",
 )
 
 

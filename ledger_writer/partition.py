@@ -75,6 +75,9 @@ class Partition:
             self._healthy = False
             try:
                 await self._session()
+            except asyncio.CancelledError:
+                self._crash.at("on_stop")
+                raise
             except Fenced as fenced:
                 self._meters.fenced.inc()
                 logs.get().warning("fenced", partition=self._number, detail=str(fenced))
@@ -131,6 +134,7 @@ class Partition:
             ):
                 raise Corrupt(f"partition {self._number}: the journal has gaps below {last}")
             await log.publish(_events(rows, {}))
+            self._crash.at("in_gap")
             self._published = rows[-1].position
             self._meters.filled.inc(len(rows))
 

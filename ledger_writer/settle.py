@@ -69,6 +69,7 @@ class Settler:
                 self._knowledge.settle(decision.changed, decision.flagged)
                 return after, decision
             self._meters.again(verdict.value)
+            self._crash.at("after_refused")
             if verdict is Verdict.TAKEN:
                 claims = await self._claims(intake.commands)
                 self._expect_taken = True
@@ -84,6 +85,7 @@ class Settler:
         with stages["look"].time():
             known = await self._look_rare(commands)
             standings, fresh = await self._look(_named(commands, known))
+        self._crash.at("after_look")
         while True:
             view = View(
                 self._partition,

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 import pytest
 from msgspec.structs import replace
 
-from ledger_writer import decide, memory, memory_log, settle
+from ledger_writer import books, decide, lifecycle, memory, memory_log, settle
 from ledger_writer.books import Books
-from ledger_writer.command import VOID
+from ledger_writer.command import CAPTURE, VOID
+from ledger_writer.crash import CrashPoint
 from ledger_writer.event import EVENTS, event_bytes
 from ledger_writer.intake import read_records
-from ledger_writer.memory import MemoryJournals, MemoryLedger
+from ledger_writer.memory import MemoryJournal, MemoryJournals, MemoryLedger
 from ledger_writer.memory_log import MemoryLog, MemoryLogs, MemoryTopics
 from ledger_writer.model import Command, Decision, Fence, Row
 from ledger_writer.partition import Partition
@@ -40,6 +41,9 @@ from ledger_writer.samples import (
     void,
 )
 from ledger_writer.verify import Balance, Verifier
+from loadtest.drills import ledger_check
+from loadtest.drills.ledger_check import Commit, Evidence, Logged
+from loadtest.drills.ledger_load import Load
 from schemas.errors import HeadraceError, Unavailable
 from schemas.wire import decode, encode
 
@@ -96,6 +100,8 @@ class Knobs:
     repeat: float
     conflict: float
     clock_jump: float
+    rewind: float
+    wild: bool
     kinds: dict[str, float]
 
     @classmethod
@@ -116,6 +122,8 @@ class Knobs:
             repeat=maybe(0.3),
             conflict=maybe(0.3),
             clock_jump=maybe(0.3),
+            rewind=maybe(0.02),
+            wild=rng.random() < 0.5,
             kinds={"fund": 3.0, "pay": 1.0} | {kind: maybe(high) for kind, high in KINDS.items()},
         )
 
@@ -164,12 +172,22 @@ class WatchedLedger(MemoryLedger):
         self.commands: dict[tuple[int, int], Command] = {}
         self.foreign_at_take: dict[int, dict[str, int]] = {}
         self.written = Counter()
+        self.order: list[Commit] = []
         self.paid_back = Counter()
         self.stopped: dict[str, dict[str, bool]] = {}
 
     def write(self, before: Fence, after: Fence, decision: Decision) -> Verdict:
         verdict = super().write(before, after, decision)
         if verdict is Verdict.COMMITTED:
+            self.order.append(
+                Commit(
+                    before.partition,
+                    before.next_position,
+                    after.next_position,
+                    before.next_offset,
+                    after.next_offset,
+                )
+            )
             self._check_refusals(before.partition, decision)
             for row in decision.rows:
                 self.written[row.partition, row.command_offset] += 1
@@ -315,6 +333,28 @@ class World:
             self._start(number)
 
     async def _feed(self) -> None:
+        """Send this file's commands, or those of the drills, which know more kinds of accounts."""
+        if self.knobs.wild:
+            await self._feed_wild()
+        else:
+            await self._feed_plain()
+
+    async def _feed_wild(self) -> None:
+        load = Load(self.rng.randrange(2**32), PARTITIONS, self.log_ms)
+        for fed in load.records(self.knobs.commands, {}):
+            await asyncio.sleep(self.rng.choice([0, 0, 0.01, 0.1]))
+            self._append(fed.partition, fed.value)
+            self._rewind()
+
+    def _rewind(self) -> None:
+        """Send everything again from some earlier offset on, as a task that lost its place may."""
+        if self.rng.random() < self.knobs.rewind:
+            partition = self.rng.randrange(PARTITIONS)
+            before = self.topics.commands[partition]
+            for record in before[self.rng.randrange(len(before) + 1) :]:
+                self._append(partition, record.value)
+
+    async def _feed_plain(self) -> None:
         for account_id in [*BANKS, *CUSTOMERS, *SPARE]:
             self._append(int(account_id[6:9], 16) % PARTITIONS, open_account(account_id))
         records = []
@@ -325,6 +365,7 @@ class World:
             if self.rng.random() < self.knobs.poison:
                 self._append(self.rng.randrange(PARTITIONS), b"\0poison")
             self._append(record["slot"] % PARTITIONS, record)
+            self._rewind()
             if record["type"] == "account.close":
                 self._credit(record["account_id"], f"late-{number}")
 
@@ -400,12 +441,11 @@ class World:
         self.topics.ends[partition] = offset + rng.choice([1, 1, 2])
         self.log_ms += 1
         jump = rng.randint(-100_000, 100_000) if rng.random() < self.knobs.clock_jump else 0
-        raw = isinstance(record, bytes)
-        value = record if raw else encode("ledger.commands", record)
+        value = record if isinstance(record, bytes) else encode("ledger.commands", record)
         made = Record(offset, self.log_ms + jump, b"key", value, ())
         log.append(made)
-        if not raw:
-            self.ledger.commands[partition, offset] = read_records([made]).commands[0]
+        for command in read_records([made]).commands:
+            self.ledger.commands[partition, offset] = command
 
     async def _settle(self) -> None:
         """With the weather calm, one writer each brings everything to its end."""
@@ -435,6 +475,7 @@ class World:
         self._prove_records()
         self._prove_identities()
         self._prove_events()
+        self._prove_outcomes()
         shares = {
             key: Balance(share.posted_minor, share.held_minor, share.version)
             for key, share in self.ledger.shares.items()
@@ -458,8 +499,9 @@ class World:
             for record in records:
                 rows = self.ledger.written[number, record.offset]
                 assert rows == (0 if record.offset in buried else 1)
-            poisoned = sum(record.value == b"\0poison" for record in records)
-            assert self.ledger.fences[number].poisoned == poisoned == len(buried)
+            known = {offset for at, offset in self.ledger.commands if at == number}
+            assert buried == {record.offset for record in records} - known
+            assert self.ledger.fences[number].poisoned == len(buried)
 
     def _prove_identities(self) -> None:
         """Over all partitions, an identity has one outcome; all else repeats or is refused."""
@@ -490,6 +532,30 @@ class World:
                 assert event.value == event_bytes(self.ledger.row(number, position))
                 assert position <= highest + 1
                 highest = max(highest, position)
+
+    def _prove_outcomes(self) -> None:
+        """Every outcome is the one that a plain model gives, replaying commit by commit."""
+        topics = self.topics
+        evidence = Evidence(
+            PARTITIONS,
+            {n: [_logged(each) for each in topics.commands[n]] for n in range(PARTITIONS)},
+            {
+                n: [Logged(at, 0, e.key, e.value, {}) for at, e in enumerate(topics.events[n])]
+                for n in range(PARTITIONS)
+            },
+            {
+                n: [_logged(each, {"dlq.offset": b"%d" % each.offset}) for each, _ in dead]
+                for n, dead in topics.buried.items()
+            },
+            self.ledger.order,
+            {},
+        )
+        self.proof = ledger_check.replay(evidence)
+        assert not self.proof.differences, self.proof.differences[0]
+
+
+def _logged(record: Record, headers: dict[str, bytes] | None = None) -> Logged:
+    return Logged(record.offset, record.timestamp_ms, record.key, record.value, headers or {})
 
 
 def simulate(seed: int) -> World:
@@ -525,6 +591,40 @@ def test_a_seed_gives_the_same_run_twice():
     assert one.ledger.lines == two.ledger.lines
     assert one.topics.events == two.topics.events
     assert one.crashes == two.crashes
+
+
+async def decided_again(world: World) -> MemoryLedger:
+    """Decide a storm's log anew, one command at a time, in the order of its commits."""
+    ledger = MemoryLedger()
+    journal = MemoryJournal(ledger, memory.Weather())
+    fences = {number: await journal.acquire(number, None) for number in range(PARTITIONS)}
+    settlers = {
+        number: settle.Settler(number, PARTITIONS, journal, CrashPoint())
+        for number in range(PARTITIONS)
+    }
+    for commit in world.ledger.order:
+        number = commit.partition
+        for record in world.topics.commands[number]:
+            if commit.offset <= record.offset < commit.next_offset:
+                intake = read_records([record])
+                fences[number], _ = await settlers[number].settle(fences[number], intake, 0)
+    return ledger
+
+
+async def test_the_same_log_gives_the_same_bytes_whatever_the_batches_and_the_storm():
+    compared = 0
+    for seed in range(40):
+        world = await asyncio.to_thread(simulate, seed)
+        if world.proof.counts["permitted"]:
+            continue  # a refusal that was right when it was made, and would not be now
+        again = await decided_again(world)
+        assert again.lines == world.ledger.lines
+        assert again.identities == world.ledger.identities
+        assert again.accounts == world.ledger.accounts
+        assert again.holds == world.ledger.holds
+        assert again.reversals == world.ledger.reversals
+        compared += 1
+    assert compared > 20
 
 
 # -- bugs put in on purpose ----------------------------------------------------------------------
@@ -681,7 +781,95 @@ def closings_not_compared():
     MemoryLedger._grown = grown
 
 
+@contextmanager
+def legs_not_undone():
+    """A refused leg leaves the ones before it as they were made."""
+    undo = books._undo
+    books._undo = lambda standing, amount_minor, held_minor=0: None
+    yield
+    books._undo = undo
+
+
+@contextmanager
+def caps_ignored():
+    """A credit takes a capped account as high as it likes."""
+    obstacle = Books._credit_obstacle
+
+    def careless(self, standing, amount_minor):
+        account = replace(standing.account, max_balance_minor=None)
+        return obstacle(self, replace(standing, account=account), amount_minor)
+
+    Books._credit_obstacle = careless
+    yield
+    Books._credit_obstacle = obstacle
+
+
+@contextmanager
+def overdrafts_ignored():
+    """Every account's limit is zero, whatever it was opened with."""
+    account_of = lifecycle.account_of
+
+    def strict(partition, position, tenant, draft):
+        account = account_of(partition, position, tenant, draft)
+        low = account.min_balance_minor
+        return replace(account, min_balance_minor=None if low is None else 0)
+
+    lifecycle.account_of = strict
+    yield
+    lifecycle.account_of = account_of
+
+
+@contextmanager
+def clock_runs_back():
+    """Rows are booked at their records' time, also where that lies before the row before."""
+    take = decide._Work.take
+
+    def loose(self, command):
+        self.books.log_time_us = command.recorded_at_us
+        take(self, command)
+
+    decide._Work.take = loose
+    yield
+    decide._Work.take = take
+
+
+@contextmanager
+def trials_kept():
+    """What was only tried is done."""
+    move = Books.move
+
+    def eager(self, tenant, legs, *, keep=True):
+        return move(self, tenant, legs)
+
+    Books.move = eager
+    yield
+    Books.move = move
+
+
+@contextmanager
+def captures_unbounded():
+    """More is posted of a hold than is left of it."""
+    decider = decide.DECIDERS[CAPTURE]
+
+    def generous(books, command):
+        outcome = decider(books, command)
+        if outcome.reason != "amount_exceeds_hold":
+            return outcome
+        everything = replace(command.hold, amount_minor=None)
+        return decider(books, replace(command, hold=everything))
+
+    decide.DECIDERS[CAPTURE] = generous
+    yield
+    decide.DECIDERS[CAPTURE] = decider
+
+
 CANARIES = [
+    legs_not_undone,
+    caps_ignored,
+    overdrafts_ignored,
+    clock_runs_back,
+    trials_kept,
+    captures_unbounded,
     replays_not_recognized,
     holds_not_counted,
     reversals_not_kept,

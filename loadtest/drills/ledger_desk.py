@@ -1,0 +1,141 @@
+"""One command at work in the plain ledger: which movements its accounts allow. Pure.
+
+Movements are tried one after the other on top of what is committed, and collected; the first that
+is not allowed raises No, and then none of them counts.
+"""
+
+from __future__ import annotations
+
+from loadtest.drills.ledger_state import Account, Eyes, No, Row, State
+from loadtest.drills.ledger_words import Move, Record
+from schemas.ids import IDENTITY_LENGTH, is_guarded, partition_of, slot_of
+
+
+class Desk:
+    """A command of one tenant's, decided by one partition, which sees the others with `eyes`."""
+
+    def __init__(self, state: State, partition: int, tenant: str, eyes: Eyes) -> None:
+        self._state = state
+        self.partition = partition
+        self._tenant = tenant
+        self._eyes = eyes
+        self.moves: list[Move] = []
+
+    # -- what is seen ----------------------------------------------------------------------------
+
+    def account(self, account_id: str) -> Account | None:
+        """Return an account that this partition can see."""
+        found = self._state.accounts.get(account_id)
+        if found is None or found.home == self.partition:
+            return found
+        return found if found.opened <= self._eyes.accounts else None
+
+    def own(self, account_id: str) -> tuple[int, int]:
+        """Return what is posted and held on this partition's share, movements so far included."""
+        share = self._state.shares[account_id, self.partition]
+        mine = [move for move in self.moves if move.account_id == account_id]
+        posted = share.posted + sum(move.amount_minor for move in mine)
+        return posted, share.held + sum(move.held_minor for move in mine)
+
+    def others(self, account_id: str, commit: int) -> tuple[int, int]:
+        """Return what is posted and held on the other shares, as of a commit."""
+        shares = [
+            self._state.shares[account_id, number].at(commit)
+            for number in range(self._state.partitions)
+            if number != self.partition
+        ]
+        return sum(posted for posted, _ in shares), sum(held for _, held in shares)
+
+    def whole(self, account_id: str) -> tuple[int, int]:
+        """Return all that is posted and held, for a closing."""
+        posted, held = self.own(account_id)
+        more_posted, more_held = self.others(account_id, self._eyes.rows)
+        return posted + more_posted, held + more_held
+
+    def original(self, original_id: str) -> tuple[Row, list[Record]]:
+        """Return what was decided under this id, and the movements that it made so far."""
+        row = self._state.claims.get(original_id[-IDENTITY_LENGTH:])
+        if row is None or (row.place[0] != self.partition and row.commit > self._eyes.rows):
+            raise No("original_not_found")
+        tenant, transfer_id = row.record["tenant"], row.told["transfer_id"]
+        if (tenant, transfer_id) != (self._tenant, original_id):
+            raise No("original_not_found")
+        if row.told["type"] == "transfer.posted":
+            return row, row.record["legs"]
+        hold = self._state.holds.get(row.record["hold_id"] or "")
+        if row.told["type"] != "hold.placed" or hold is None:
+            return row, []
+        here = hold.partition == self.partition
+        captured = hold.captured if here else hold.captured_at(self._eyes.rows)
+        return row, [hold.leg | {"amount_minor": captured}] if captured else []
+
+    def keeper(self, legs: list[Record], index: int) -> int:
+        """Return the partition that keeps how much of a leg was paid back."""
+        payees = [leg["destination"] for leg in legs]
+        if is_guarded(payees[index]):
+            return self._home(payees[index])
+        sides = [*payees, *(leg["source"] for leg in legs)]
+        return self._home(next((each for each in sides if is_guarded(each)), payees[0]))
+
+    def _home(self, account_id: str) -> int:
+        return partition_of(slot_of(account_id), self._state.partitions)
+
+    # -- movements -------------------------------------------------------------------------------
+
+    def move(self, leg: Record, index: int) -> None:
+        """Move a leg's amount."""
+        source, destination = self._sides(leg, index)
+        self._debit(source, leg["amount_minor"], index)
+        self._credit(destination, leg["amount_minor"], index)
+        self.moves.append(Move(source.account_id, -leg["amount_minor"]))
+        self.moves.append(Move(destination.account_id, leg["amount_minor"]))
+
+    def set_aside(self, leg: Record) -> None:
+        """Hold a leg's amount at its source."""
+        source, destination = self._sides(leg, 0)
+        self._debit(source, leg["amount_minor"], 0)
+        self._credit(destination, 0, 0)
+        self.moves.append(Move(source.account_id, 0, leg["amount_minor"]))
+
+    def move_held(self, leg: Record) -> None:
+        """Move what was set aside before."""
+        source, destination = self._sides(leg, 0)
+        self._credit(destination, leg["amount_minor"], 0)
+        self.moves.append(Move(source.account_id, -leg["amount_minor"], -leg["amount_minor"]))
+        self.moves.append(Move(destination.account_id, leg["amount_minor"]))
+
+    def _sides(self, leg: Record, index: int) -> tuple[Account, Account]:
+        if leg["source"] == leg["destination"]:
+            raise No("same_account", index)
+        source, destination = self.account(leg["source"]), self.account(leg["destination"])
+        if source is None or destination is None:
+            raise No("account_not_found", index)
+        if (source.tenant, destination.tenant) != (self._tenant, self._tenant):
+            raise No("account_not_found", index)
+        if source.closed or destination.closed:
+            raise No("account_closed", index)
+        if source.debits_frozen or destination.credits_frozen:
+            raise No("account_frozen", index)
+        if (source.currency, destination.currency) != (leg["currency"], leg["currency"]):
+            raise No("currency_mismatch", index)
+        return source, destination
+
+    def _debit(self, account: Account, minor: int, index: int) -> None:
+        if is_guarded(account.account_id) and account.home != self.partition:
+            raise No("wrong_partition", index)
+        if account.floor is None:
+            return
+        posted, held = self.own(account.account_id)
+        elsewhere, _ = self.others(account.account_id, self._eyes.balances)
+        if posted + elsewhere - held - minor < account.floor:
+            raise No("insufficient_funds", index)
+
+    def _credit(self, account: Account, minor: int, index: int) -> None:
+        if account.cap is None:
+            return
+        if account.home != self.partition:
+            raise No("credit_needs_home", index)
+        posted, _ = self.own(account.account_id)
+        elsewhere, _ = self.others(account.account_id, self._eyes.balances)
+        if posted + elsewhere + minor > account.cap:
+            raise No("balance_limit_exceeded", index)

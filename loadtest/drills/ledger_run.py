@@ -1,0 +1,270 @@
+"""One seeded run: its topics and database, its writers, its load, and the proof at its end.
+
+Faults are somebody else's (`ledger_faults`); this starts and ends the processes they break, waits
+for conditions with a bound, and gathers what is left. A writer that ends by itself is a finding,
+whatever comes after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import asyncpg
+
+from deploy.local.child import Child, Command
+from deploy.local.home import PROJECT
+from deploy.local.kafka import Kafka
+from deploy.local.postgres import Postgres
+from loadtest.drills import ledger_check, ledger_tables, ledger_watch
+from loadtest.drills.ledger_feed import Feeder
+from loadtest.drills.ledger_load import Fed, Load
+from loadtest.drills.ledger_proxy import Proxy
+
+SETTLE_WITHIN_S: Final = 90.0
+REACHED_WITHIN_S: Final = 45.0
+AUDIT_WITHIN_S: Final = 60.0
+POLL_S: Final = 0.05
+
+Condition = Callable[[], Awaitable[bool]]
+
+_FENCES: Final = "select partition, epoch, next_offset, next_position from ledger.partitions"
+_SETTLED: Final = "select next_offset, next_position from ledger.partitions where partition = $1"
+
+
+class DrillError(RuntimeError):
+    """A run did not come to its end; the text says what it waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """A run's load and how its writers are set."""
+
+    commands: int = 500
+    partitions: int = 3
+    batch_max: int = 20
+    session_timeout_ms: int = 2_000
+    favored: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Run:
+    """A run in progress. `faults` counts what was done to it, by kind."""
+
+    seed: int
+    folder: Path
+    kafka: Kafka
+    postgres: Postgres
+    dsns: dict[str, str]
+    mix: Mix
+    rng: Random
+    proxy: Proxy
+    feeder: Feeder
+    faults: Counter[str] = field(default_factory=Counter)
+    writers: dict[str, Child] = field(default_factory=dict)
+    fed: int = 0
+    proof: ledger_check.Proof | None = None
+    _expected_dead: set[str] = field(default_factory=set)
+    _source: Iterator[Fed] | None = None
+
+    # -- load --------------------------------------------------------------------------------
+
+    async def feed(self, share: float) -> None:
+        """Write the next share (0 to 1) of the commands."""
+        if self._source is None:
+            load = Load(self.seed, self.mix.partitions, int(time.time() * 1000))
+            self._source = load.records(self.mix.commands, self.mix.favored)
+        records = list(islice(self._source, round(share * self.mix.commands)))
+        self.fed += await self.feeder.feed(records)
+
+    async def feed_all(self) -> None:
+        """Write what is left of them."""
+        await self.feed(4.0)
+
+    async def trickle(self, share: float, slices: int = 10, pause_s: float = 0.03) -> None:
+        """Write a share of the commands little by little."""
+        for _ in range(slices):
+            await self.feed(share / slices)
+            await asyncio.sleep(pause_s)
+
+    # -- processes ---------------------------------------------------------------------------
+
+    async def start(self, name: str = "w0", crash: str = "", *, proxied: bool = False) -> Child:
+        """Start a writer, to die at a crash point if one is given."""
+        dsn = self.dsns["ledger_writer"]
+        if proxied:
+            dsn = dsn.replace(f":{self.postgres.address.port}/", f":{self.proxy.port}/")
+        env = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(PROJECT),
+            "HEADRACE_KAFKA": self.kafka.bootstrap,
+            "HEADRACE_PARTITIONS": str(self.mix.partitions),
+            "HEADRACE_LEDGER_DSN": dsn,
+            "HEADRACE_WORKER": name,
+            "HEADRACE_SESSION_TIMEOUT_MS": str(self.mix.session_timeout_ms),
+            "HEADRACE_BATCH_MAX": str(self.mix.batch_max),
+            **({"HEADRACE_CRASH_POINT": crash} if crash else {}),
+        }
+        argv = (sys.executable, "-m", "ledger_writer")
+        child = Child(Command(name, argv, self.folder / f"{name}.log", env, PROJECT))
+        self.writers[name] = child
+        self._expected_dead.discard(name)
+        if crash:
+            self._expected_dead.add(name)
+        await asyncio.to_thread(child.start)
+        return child
+
+    async def kill(self, name: str = "w0") -> None:
+        """End a writer by SIGKILL."""
+        self._expected_dead.add(name)
+        await asyncio.to_thread(self.writers[name].kill)
+
+    async def stop(self, name: str = "w0") -> None:
+        """Ask a writer to end, and wait for it."""
+        self._expected_dead.add(name)
+        await asyncio.to_thread(self.writers[name].stop)
+
+    def signal(self, sig: signal.Signals, name: str = "w0") -> None:
+        """Send a writer a signal."""
+        self.writers[name].send(sig)
+
+    def running(self, name: str) -> bool:
+        """Tell whether a writer runs."""
+        return name in self.writers and self.writers[name].running()
+
+    async def clear(self) -> None:
+        """End every process of the run, stopped ones too."""
+        for child in self.writers.values():
+            await asyncio.to_thread(child.kill)
+
+    # -- conditions --------------------------------------------------------------------------
+
+    async def until(self, condition: Condition, within_s: float, what: str) -> None:
+        """Wait for a condition; a writer that ends by itself meanwhile ends the run."""
+        deadline = time.monotonic() + within_s
+        while not await condition():
+            for name, child in self.writers.items():
+                if name not in self._expected_dead and not child.running():
+                    said = child.log_tail(4)
+                    raise DrillError(f"{name} ended with {child.exit_code()}: {said}")
+            if time.monotonic() > deadline:
+                tails = {name: child.log_tail(3) for name, child in self.writers.items()}
+                raise DrillError(f"not within {within_s:.0f} s: {what}; {tails}")
+            await asyncio.sleep(POLL_S / 2)
+
+    async def fences(self) -> dict[int, Any]:
+        """Return the fences by partition; none while Postgres is away."""
+        try:
+            connection = await asyncpg.connect(self.dsns["ledger_reader"], timeout=5)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return {}
+        try:
+            return {line["partition"]: line for line in await connection.fetch(_FENCES)}
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return {}
+        finally:
+            connection.terminate()
+
+    async def take_over(self, name: str, crash: str = "") -> None:
+        """Start a writer, and wait until it holds every fence."""
+        before = await self.fences()
+        await self.start(name, crash)
+
+        async def raised() -> bool:
+            fences = await self.fences()
+            return len(fences) == self.mix.partitions and all(
+                fence["epoch"] > (before[number]["epoch"] if number in before else 0)
+                for number, fence in fences.items()
+            )
+
+        await self.until(raised, REACHED_WITHIN_S, f"{name} takes over")
+
+    async def rows(self) -> int:
+        """Return how many commands are decided."""
+        return sum(fence["next_position"] - 1 for fence in (await self.fences()).values())
+
+    async def until_rows(self, more: int) -> None:
+        """Wait until so many more commands are decided, as far as there are any."""
+        target = min(await self.rows() + more, round(0.9 * self.fed))
+
+        async def reached() -> bool:
+            return await self.rows() >= target
+
+        await self.until(reached, REACHED_WITHIN_S, f"{target} rows")
+
+    async def until_ended(self, name: str) -> None:
+        """Wait until a writer that is to die has died by the signal it gives itself."""
+        child = self.writers[name]
+
+        async def ended() -> bool:
+            return not child.running()
+
+        await self.until(ended, REACHED_WITHIN_S, f"{name} dies")
+        if child.exit_code() != -signal.SIGKILL:
+            raise DrillError(f"{name} ended with {child.exit_code()}: {child.log_tail(5)}")
+
+    async def settle(self) -> None:
+        """Have writers finish everything, and stop them."""
+        await self.feed_all()
+        if not any(self.running(name) for name in self.writers):
+            await self.start()
+        ends = await self.feeder.ends()
+        shown: Counter[int] = Counter()
+
+        async def finished() -> bool:
+            fences = await self.fences()
+            if not all(n in fences and fences[n]["next_offset"] >= ends[n] for n in ends):
+                return False
+            await self.feeder.published(shown)
+            return all(shown[n] == fences[n]["next_position"] - 1 for n in ends)
+
+        try:
+            await self.until(finished, SETTLE_WITHIN_S, f"all up to {ends} is decided")
+        except DrillError as error:
+            raise DrillError(f"{error}; {await self.fences()}; published {shown}") from error
+        for name in self.writers:
+            await self.stop(name)
+
+    # -- the proof ---------------------------------------------------------------------------
+
+    async def compare(self) -> list[str]:
+        """Replay what is left against the model, compare the tables, audit the chain."""
+        reader = await asyncpg.connect(self.dsns["ledger_reader"])
+        try:
+            evidence = await ledger_watch.gather(self.kafka.bootstrap, reader, self.mix.partitions)
+        finally:
+            await reader.close()
+        proof = self.proof = ledger_check.replay(evidence)
+        if not proof.differences:
+            proof.differences += ledger_tables.differences(evidence, proof)
+        audited = await self._audit()
+        return proof.differences + audited
+
+    async def _audit(self) -> list[str]:
+        """Run the ledger's own audit: the chain, and every balance derived from the rows."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "ledger_writer.audit"),
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(PROJECT),
+                "HEADRACE_LEDGER_READER_DSN": self.dsns["ledger_reader"],
+                "HEADRACE_PARTITIONS": str(self.mix.partitions),
+            },
+            cwd=PROJECT,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        async with asyncio.timeout(AUDIT_WITHIN_S):
+            said, _ = await process.communicate()
+        return [] if process.returncode == 0 else [f"audit: {said.decode()[:2000]}"]
