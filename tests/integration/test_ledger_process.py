@@ -34,6 +34,8 @@ from schemas.wire import decode, encode
 ROOT = Path(__file__).resolve().parents[2]
 PARTITIONS = 4
 SESSION_MS = 2_000
+ELSEWHERE = {"in_gap", "after_refused", "on_stop"}
+"""Points that only some histories pass: the drills see to them."""
 CUSTOMERS = [account(f"customer-{number}") for number in range(40)]
 BANK = account("bank", "external")
 
@@ -360,7 +362,7 @@ async def test_kill_9_in_mid_load_loses_and_doubles_nothing(stack):
 async def test_a_crash_at_any_step_loses_and_doubles_nothing(stack):
     await stack.send(opening())
     await stack.send(funding())
-    for number, point in enumerate(POINTS):
+    for number, point in enumerate(each for each in POINTS if each not in ELSEWHERE):
         await stack.send([*load(60, seed=number), b"poison"])
         passes = 1 if point == "after_bury" else 2
         child = stack.writer(HEADRACE_CRASH_POINT=f"{point}:{passes}")
