@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncpg.pgproto.pgproto import UUID
-
 from ledger_writer.columns import stored
 
 if TYPE_CHECKING:
@@ -34,7 +32,7 @@ def arguments(before: Fence, after: Fence, decision: Decision) -> tuple[Any, ...
         after.chain_hash,
         after.published_position,
         after.poisoned,
-        [UUID(claim.key) for claim in claims],
+        [claim.key for claim in claims],
         [claim.position for claim in claims],
         [stored(row) for row in decision.rows],
         [_new_account(account) for account in decision.opened],

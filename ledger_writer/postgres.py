@@ -9,11 +9,12 @@ what an old connection may still have under way.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
-from asyncpg.pgproto.pgproto import UUID
 
+from ledger_writer import packing
 from ledger_writer.accounts import home_of
 from ledger_writer.batch import ARGUMENTS, RARE_ARGUMENTS, arguments, rare_arguments
 from ledger_writer.columns import Columns, account_numbers, restored
@@ -21,7 +22,7 @@ from ledger_writer.model import GENESIS, Account, Fence, Row, Standing
 from ledger_writer.operations import Elsewhere, Hold, LegPlace
 from ledger_writer.port import Verdict
 from ledger_writer.refusal import Refused, translated
-from schemas.errors import Fenced
+from schemas.errors import Corrupt, Fenced
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -70,6 +71,10 @@ _ROWS: Final = """
       join ledger.journal j using (partition, position) order by partition, position"""
 _NAMES: Final = """
     select account_no, account_id, currency from ledger.accounts where account_no = any($1)"""
+_ROW_TYPE: Final = """
+    select 'ledger.new_row'::regtype::oid as row, 'ledger.new_row[]'::regtype::oid as rows,
+           array_agg(atttypid order by attnum) as columns
+      from pg_catalog.pg_attribute where attrelid = 'ledger.new_row'::regclass and attnum > 0"""
 _ENSURE: Final = "select ledger.ensure_journal($1)"
 _COMMIT, _COMMIT_RARE = (
     f"select ledger.commit_batch({', '.join(f'${number + 1}' for number in range(count))})"
@@ -96,6 +101,7 @@ class PostgresJournals:
                 server_settings=self._session,
             )
         try:
+            await _pack_arrays(connection)
             yield PostgresJournal(connection, self._partitions)
         except BaseException:
             connection.terminate()  # a statement may be under way: do not wait for it
@@ -163,7 +169,7 @@ class PostgresJournal:
 
     async def first_rows(self, keys: Sequence[bytes]) -> dict[bytes, Row]:
         """Return the rows that claimed those of these keys that are claimed."""
-        places = await self._fetch("identities", _PLACES, [UUID(key) for key in keys])
+        places = await self._fetch("identities", _PLACES, list(keys))
         rows = await self._rows_at([(p["partition"], p["position"]) for p in places])
         return {p["key"].bytes: rows[p["partition"], p["position"]] for p in places}
 
@@ -223,6 +229,30 @@ class PostgresJournal:
     async def _fetch(self, what: str, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         with translated(what):
             return await self._connection.fetch(sql, *arguments)
+
+
+async def _pack_arrays(connection: asyncpg.Connection) -> None:
+    """Have arrays packed by `packing`, whose form of a row must be the database's."""
+    with translated("connect"):
+        found = await connection.fetchrow(_ROW_TYPE)
+    assert found is not None
+    if tuple(found["columns"]) != packing.ROW_TYPES:
+        raise Corrupt("ledger.new_row has other columns than this writer packs: versions differ")
+    rows = partial(packing.packed_rows, found["row"])
+    # The driver's public call takes codecs of scalar and composite types only.
+    settings = connection._protocol.get_settings()  # type: ignore[attr-defined]  # noqa: SLF001
+    for number, schema, name, pack, unpack in (
+        (found["rows"], "ledger", "_new_row", rows, bytes),
+        (
+            packing.INT8_ARRAY,
+            "pg_catalog",
+            "_int8",
+            packing.packed_numbers,
+            packing.unpacked_numbers,
+        ),
+        (packing.UUID_ARRAY, "pg_catalog", "_uuid", packing.packed_keys, packing.unpacked_keys),
+    ):
+        settings.add_python_codec(number, name, schema, [], "scalar", pack, unpack, "binary")
 
 
 def fence_at(line: Columns) -> Fence:
