@@ -102,7 +102,13 @@ def _record(schema: Schema, prefix: str) -> list[str]:
             out += _record(nested, prefix)
     name = f"{prefix}_{schema['name']}"
     write = [f"cdef int write_{name}(Buffer* out, dict record) except -1:"]
-    read = [f"cdef dict read_{name}(Cursor* cursor):", "    cdef dict record = {}"]
+    # A copy of a record whose fields are all null is made in one piece, and most fields often are.
+    blank = ", ".join(f'"{field["name"]}": None' for field in schema["fields"])
+    read = [f"cdef dict blank_{name} = {{{blank}}}", "", ""]
+    read += [
+        f"cdef dict read_{name}(Cursor* cursor):",
+        f"    cdef dict record = blank_{name}.copy()",
+    ]
     for field in schema["fields"]:
         key = json.dumps(field["name"])
         got = f"record[{key}]"
@@ -110,7 +116,7 @@ def _record(schema: Schema, prefix: str) -> list[str]:
             got = f"record.get({key}, {field['default']!r})"
         write.append(f"    value = {got}")
         write += _write(field["type"], "value", prefix, 1, f"{schema['name']}.{field['name']}")
-        read += _read(field["type"], f"record[{key}]", prefix, 1)
+        read += _read(field["type"], f"record[{key}]", prefix, 1, blank=True)
     return [*out, "", "", *write, "    return 0", "", "", *read, "    return record"]
 
 
@@ -158,12 +164,18 @@ def _write(schema: Schema, value: str, prefix: str, depth: int, where: str) -> l
     return [f"{pad}put_{schema}(out, {value})"]
 
 
-def _read(schema: Schema, target: str, prefix: str, depth: int) -> list[str]:
-    """Generate the statements that read into `target`, indented by `depth`."""
+def _read(
+    schema: Schema, target: str, prefix: str, depth: int, *, blank: bool = False
+) -> list[str]:
+    """Generate the statements that read into `target`, indented by `depth`; `blank` when it is
+    null already.
+    """
     pad = "    " * depth
     match schema:
         case ["null", branch]:
             inner = _read(branch, target, prefix, depth + 1)
+            if blank:
+                return [f"{pad}if get_branch(cursor) != 0:", *inner]
             null = [f"{pad}if get_branch(cursor) == 0:", f"{pad}    {target} = None"]
             return [*null, f"{pad}else:", *inner]
         case {"type": "array", "items": items}:

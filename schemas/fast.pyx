@@ -23,13 +23,14 @@ cdef int write_gateway_replies_TimelineStep(Buffer* out, dict record) except -1:
     return 0
 
 
+cdef dict blank_gateway_replies_TimelineStep = {"at_us": None, "event": None, "reason": None}
+
+
 cdef dict read_gateway_replies_TimelineStep(Cursor* cursor):
-    cdef dict record = {}
+    cdef dict record = blank_gateway_replies_TimelineStep.copy()
     record["at_us"] = get_long(cursor)
     record["event"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["reason"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["reason"] = get_string(cursor)
     return record
 
@@ -44,8 +45,11 @@ cdef int write_gateway_replies_ShareVersion(Buffer* out, dict record) except -1:
     return 0
 
 
+cdef dict blank_gateway_replies_ShareVersion = {"account_id": None, "share": None, "version": None}
+
+
 cdef dict read_gateway_replies_ShareVersion(Cursor* cursor):
-    cdef dict record = {}
+    cdef dict record = blank_gateway_replies_ShareVersion.copy()
     record["account_id"] = get_string(cursor)
     record["share"] = get_int(cursor)
     record["version"] = get_long(cursor)
@@ -70,8 +74,11 @@ cdef int write_gateway_replies_Entry(Buffer* out, dict record) except -1:
     return 0
 
 
+cdef dict blank_gateway_replies_Entry = {"account_id": None, "share": None, "version": None, "amount_minor": None, "currency": None, "posted_minor": None, "held_minor": None}
+
+
 cdef dict read_gateway_replies_Entry(Cursor* cursor):
-    cdef dict record = {}
+    cdef dict record = blank_gateway_replies_Entry.copy()
     record["account_id"] = get_string(cursor)
     record["share"] = get_int(cursor)
     record["version"] = get_long(cursor)
@@ -186,20 +193,19 @@ cdef int write_gateway_replies_GatewayReply(Buffer* out, dict record) except -1:
     return 0
 
 
+cdef dict blank_gateway_replies_GatewayReply = {"request_id": None, "resource_id": None, "identity": None, "status": None, "version": None, "reason": None, "detail": None, "conflict": None, "repeated": None, "occurred_at_us": None, "timeline": None, "shares": None, "operation_id": None, "failed_leg": None, "captured_minor": None, "refunded_minor": None, "expires_at_us": None, "booked_at_us": None, "effective_at_us": None, "debits_frozen": None, "credits_frozen": None, "entries": None}
+
+
 cdef dict read_gateway_replies_GatewayReply(Cursor* cursor):
-    cdef dict record = {}
+    cdef dict record = blank_gateway_replies_GatewayReply.copy()
     record["request_id"] = get_string(cursor)
     record["resource_id"] = get_string(cursor)
     record["identity"] = get_string(cursor)
     record["status"] = get_string(cursor)
     record["version"] = get_int(cursor)
-    if get_branch(cursor) == 0:
-        record["reason"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["reason"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["detail"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["detail"] = get_string(cursor)
     record["conflict"] = get_boolean(cursor)
     record["repeated"] = get_boolean(cursor)
@@ -220,41 +226,23 @@ cdef dict read_gateway_replies_GatewayReply(Cursor* cursor):
             (<list>items).append(item)
         count = get_block(cursor)
     record["shares"] = items
-    if get_branch(cursor) == 0:
-        record["operation_id"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["operation_id"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["failed_leg"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["failed_leg"] = get_int(cursor)
-    if get_branch(cursor) == 0:
-        record["captured_minor"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["captured_minor"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["refunded_minor"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["refunded_minor"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["expires_at_us"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["expires_at_us"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["booked_at_us"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["booked_at_us"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["effective_at_us"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["effective_at_us"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["debits_frozen"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["debits_frozen"] = get_boolean(cursor)
-    if get_branch(cursor) == 0:
-        record["credits_frozen"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["credits_frozen"] = get_boolean(cursor)
     items = []
     count = get_block(cursor)
@@ -298,8 +286,11 @@ cdef int write_ledger_commands_Leg(Buffer* out, dict record) except -1:
     return 0
 
 
+cdef dict blank_ledger_commands_Leg = {"source": None, "destination": None, "amount_minor": None, "currency": None}
+
+
 cdef dict read_ledger_commands_Leg(Cursor* cursor):
-    cdef dict record = {}
+    cdef dict record = blank_ledger_commands_Leg.copy()
     record["source"] = get_string(cursor)
     record["destination"] = get_string(cursor)
     record["amount_minor"] = get_long(cursor)
@@ -456,8 +447,11 @@ cdef int write_ledger_commands_LedgerCommand(Buffer* out, dict record) except -1
     return 0
 
 
+cdef dict blank_ledger_commands_LedgerCommand = {"type": None, "command_id": None, "saga_id": None, "step": None, "attempt": None, "tenant": None, "identity": None, "body_hash": None, "slot": None, "home_account": None, "requested_at_us": None, "transfer_id": None, "legs": None, "effective_at_us": None, "reason": None, "reference": None, "metadata": None, "account_id": None, "currency": None, "account_kind": None, "account_name": None, "min_balance_minor": None, "max_balance_minor": None, "hold_id": None, "expires_at_us": None, "amount_minor": None, "original_id": None, "original_leg": None, "dry_run": None, "reservation_id": None, "debits": None, "credits": None}
+
+
 cdef dict read_ledger_commands_LedgerCommand(Cursor* cursor):
-    cdef dict record = {}
+    cdef dict record = blank_ledger_commands_LedgerCommand.copy()
     record["type"] = get_string(cursor)
     record["command_id"] = get_string(cursor)
     record["saga_id"] = get_string(cursor)
@@ -469,9 +463,7 @@ cdef dict read_ledger_commands_LedgerCommand(Cursor* cursor):
     record["slot"] = get_int(cursor)
     record["home_account"] = get_string(cursor)
     record["requested_at_us"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["transfer_id"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["transfer_id"] = get_string(cursor)
     items = []
     count = get_block(cursor)
@@ -481,17 +473,11 @@ cdef dict read_ledger_commands_LedgerCommand(Cursor* cursor):
             (<list>items).append(item)
         count = get_block(cursor)
     record["legs"] = items
-    if get_branch(cursor) == 0:
-        record["effective_at_us"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["effective_at_us"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["reason"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["reason"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["reference"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["reference"] = get_string(cursor)
     pairs = {}
     count = get_block(cursor)
@@ -501,62 +487,34 @@ cdef dict read_ledger_commands_LedgerCommand(Cursor* cursor):
             (<dict>pairs)[name] = get_string(cursor)
         count = get_block(cursor)
     record["metadata"] = pairs
-    if get_branch(cursor) == 0:
-        record["account_id"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["account_id"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["currency"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["currency"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["account_kind"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["account_kind"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["account_name"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["account_name"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["min_balance_minor"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["min_balance_minor"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["max_balance_minor"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["max_balance_minor"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["hold_id"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["hold_id"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["expires_at_us"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["expires_at_us"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["amount_minor"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["amount_minor"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["original_id"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["original_id"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["original_leg"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["original_leg"] = get_int(cursor)
     record["dry_run"] = get_boolean(cursor)
-    if get_branch(cursor) == 0:
-        record["reservation_id"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["reservation_id"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["debits"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["debits"] = get_boolean(cursor)
-    if get_branch(cursor) == 0:
-        record["credits"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["credits"] = get_boolean(cursor)
     return record
 
@@ -598,8 +556,11 @@ cdef int write_ledger_events_Entry(Buffer* out, dict record) except -1:
     return 0
 
 
+cdef dict blank_ledger_events_Entry = {"account_id": None, "share": None, "version": None, "amount_minor": None, "currency": None, "posted_minor": None, "held_minor": None}
+
+
 cdef dict read_ledger_events_Entry(Cursor* cursor):
-    cdef dict record = {}
+    cdef dict record = blank_ledger_events_Entry.copy()
     record["account_id"] = get_string(cursor)
     record["share"] = get_int(cursor)
     record["version"] = get_long(cursor)
@@ -787,8 +748,11 @@ cdef int write_ledger_events_LedgerEvent(Buffer* out, dict record) except -1:
     return 0
 
 
+cdef dict blank_ledger_events_LedgerEvent = {"type": None, "event_id": None, "command_id": None, "saga_id": None, "tenant": None, "identity": None, "body_hash": None, "slot": None, "home_account": None, "ledger_partition": None, "position": None, "command_offset": None, "booked_at_us": None, "effective_at_us": None, "transfer_id": None, "reason": None, "detail": None, "failed_leg": None, "repeated": None, "entries": None, "chain_hash": None, "account_id": None, "currency": None, "account_kind": None, "account_name": None, "min_balance_minor": None, "max_balance_minor": None, "reference": None, "metadata": None, "hold_id": None, "amount_minor": None, "remaining_minor": None, "expires_at_us": None, "original_id": None, "original_leg": None, "dry_run": None, "reservation_id": None, "debits_frozen": None, "credits_frozen": None, "closed": None}
+
+
 cdef dict read_ledger_events_LedgerEvent(Cursor* cursor):
-    cdef dict record = {}
+    cdef dict record = blank_ledger_events_LedgerEvent.copy()
     record["type"] = get_string(cursor)
     record["event_id"] = get_string(cursor)
     record["command_id"] = get_string(cursor)
@@ -803,21 +767,13 @@ cdef dict read_ledger_events_LedgerEvent(Cursor* cursor):
     record["command_offset"] = get_long(cursor)
     record["booked_at_us"] = get_long(cursor)
     record["effective_at_us"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["transfer_id"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["transfer_id"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["reason"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["reason"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["detail"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["detail"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["failed_leg"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["failed_leg"] = get_int(cursor)
     record["repeated"] = get_boolean(cursor)
     items = []
@@ -829,33 +785,19 @@ cdef dict read_ledger_events_LedgerEvent(Cursor* cursor):
         count = get_block(cursor)
     record["entries"] = items
     record["chain_hash"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["account_id"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["account_id"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["currency"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["currency"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["account_kind"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["account_kind"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["account_name"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["account_name"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["min_balance_minor"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["min_balance_minor"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["max_balance_minor"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["max_balance_minor"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["reference"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["reference"] = get_string(cursor)
     pairs = {}
     count = get_block(cursor)
@@ -865,46 +807,26 @@ cdef dict read_ledger_events_LedgerEvent(Cursor* cursor):
             (<dict>pairs)[name] = get_string(cursor)
         count = get_block(cursor)
     record["metadata"] = pairs
-    if get_branch(cursor) == 0:
-        record["hold_id"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["hold_id"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["amount_minor"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["amount_minor"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["remaining_minor"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["remaining_minor"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["expires_at_us"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["expires_at_us"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["original_id"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["original_id"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["original_leg"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["original_leg"] = get_int(cursor)
     record["dry_run"] = get_boolean(cursor)
-    if get_branch(cursor) == 0:
-        record["reservation_id"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["reservation_id"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["debits_frozen"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["debits_frozen"] = get_boolean(cursor)
-    if get_branch(cursor) == 0:
-        record["credits_frozen"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["credits_frozen"] = get_boolean(cursor)
-    if get_branch(cursor) == 0:
-        record["closed"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["closed"] = get_boolean(cursor)
     return record
 
@@ -940,8 +862,11 @@ cdef int write_payments_events_Leg(Buffer* out, dict record) except -1:
     return 0
 
 
+cdef dict blank_payments_events_Leg = {"source": None, "destination": None, "amount_minor": None, "currency": None}
+
+
 cdef dict read_payments_events_Leg(Cursor* cursor):
-    cdef dict record = {}
+    cdef dict record = blank_payments_events_Leg.copy()
     record["source"] = get_string(cursor)
     record["destination"] = get_string(cursor)
     record["amount_minor"] = get_long(cursor)
@@ -1122,8 +1047,11 @@ cdef int write_payments_events_PaymentEvent(Buffer* out, dict record) except -1:
     return 0
 
 
+cdef dict blank_payments_events_PaymentEvent = {"type": None, "event_id": None, "resource_id": None, "tenant": None, "idempotency_key": None, "identity": None, "body_hash": None, "slot": None, "home_account": None, "request_id": None, "status": None, "version": None, "occurred_at_us": None, "received_at_us": None, "reason": None, "detail": None, "method": None, "amount_minor": None, "currency": None, "source_account": None, "destination_account": None, "capture": None, "description": None, "reference": None, "metadata": None, "account_kind": None, "account_name": None, "min_balance_minor": None, "max_balance_minor": None, "ledger_partition": None, "ledger_position": None, "operation_id": None, "authorized_minor": None, "captured_minor": None, "refunded_minor": None, "expires_at_us": None, "effective_at_us": None, "legs": None}
+
+
 cdef dict read_payments_events_PaymentEvent(Cursor* cursor):
-    cdef dict record = {}
+    cdef dict record = blank_payments_events_PaymentEvent.copy()
     record["type"] = get_string(cursor)
     record["event_id"] = get_string(cursor)
     record["resource_id"] = get_string(cursor)
@@ -1138,42 +1066,24 @@ cdef dict read_payments_events_PaymentEvent(Cursor* cursor):
     record["version"] = get_int(cursor)
     record["occurred_at_us"] = get_long(cursor)
     record["received_at_us"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["reason"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["reason"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["detail"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["detail"] = get_string(cursor)
     record["method"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["amount_minor"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["amount_minor"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["currency"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["currency"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["source_account"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["source_account"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["destination_account"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["destination_account"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["capture"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["capture"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["description"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["description"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["reference"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["reference"] = get_string(cursor)
     pairs = {}
     count = get_block(cursor)
@@ -1183,53 +1093,29 @@ cdef dict read_payments_events_PaymentEvent(Cursor* cursor):
             (<dict>pairs)[name] = get_string(cursor)
         count = get_block(cursor)
     record["metadata"] = pairs
-    if get_branch(cursor) == 0:
-        record["account_kind"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["account_kind"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["account_name"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["account_name"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["min_balance_minor"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["min_balance_minor"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["max_balance_minor"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["max_balance_minor"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["ledger_partition"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["ledger_partition"] = get_int(cursor)
-    if get_branch(cursor) == 0:
-        record["ledger_position"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["ledger_position"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["operation_id"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["operation_id"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["authorized_minor"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["authorized_minor"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["captured_minor"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["captured_minor"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["refunded_minor"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["refunded_minor"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["expires_at_us"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["expires_at_us"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["effective_at_us"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["effective_at_us"] = get_long(cursor)
     items = []
     count = get_block(cursor)
@@ -1273,8 +1159,11 @@ cdef int write_payments_requests_Leg(Buffer* out, dict record) except -1:
     return 0
 
 
+cdef dict blank_payments_requests_Leg = {"source": None, "destination": None, "amount_minor": None, "currency": None}
+
+
 cdef dict read_payments_requests_Leg(Cursor* cursor):
-    cdef dict record = {}
+    cdef dict record = blank_payments_requests_Leg.copy()
     record["source"] = get_string(cursor)
     record["destination"] = get_string(cursor)
     record["amount_minor"] = get_long(cursor)
@@ -1456,8 +1345,11 @@ cdef int write_payments_requests_PaymentRequest(Buffer* out, dict record) except
     return 0
 
 
+cdef dict blank_payments_requests_PaymentRequest = {"type": None, "request_id": None, "resource_id": None, "tenant": None, "idempotency_key": None, "identity": None, "body_hash": None, "slot": None, "home_account": None, "received_at_us": None, "method": None, "amount_minor": None, "currency": None, "source_account": None, "destination_account": None, "capture": None, "expires_in_s": None, "description": None, "reference": None, "metadata": None, "context": None, "account_kind": None, "account_name": None, "min_balance_minor": None, "max_balance_minor": None, "reply_partition": None, "target_id": None, "legs": None, "effective_at_us": None, "dry_run": None, "debits": None, "credits": None, "answer": None, "answer_reason": None, "answer_step": None, "answer_remaining_minor": None}
+
+
 cdef dict read_payments_requests_PaymentRequest(Cursor* cursor):
-    cdef dict record = {}
+    cdef dict record = blank_payments_requests_PaymentRequest.copy()
     record["type"] = get_string(cursor)
     record["request_id"] = get_string(cursor)
     record["resource_id"] = get_string(cursor)
@@ -1469,37 +1361,21 @@ cdef dict read_payments_requests_PaymentRequest(Cursor* cursor):
     record["home_account"] = get_string(cursor)
     record["received_at_us"] = get_long(cursor)
     record["method"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["amount_minor"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["amount_minor"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["currency"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["currency"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["source_account"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["source_account"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["destination_account"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["destination_account"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["capture"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["capture"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["expires_in_s"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["expires_in_s"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["description"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["description"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["reference"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["reference"] = get_string(cursor)
     pairs = {}
     count = get_block(cursor)
@@ -1517,29 +1393,17 @@ cdef dict read_payments_requests_PaymentRequest(Cursor* cursor):
             (<dict>pairs)[name] = get_string(cursor)
         count = get_block(cursor)
     record["context"] = pairs
-    if get_branch(cursor) == 0:
-        record["account_kind"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["account_kind"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["account_name"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["account_name"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["min_balance_minor"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["min_balance_minor"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["max_balance_minor"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["max_balance_minor"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["reply_partition"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["reply_partition"] = get_int(cursor)
-    if get_branch(cursor) == 0:
-        record["target_id"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["target_id"] = get_string(cursor)
     items = []
     count = get_block(cursor)
@@ -1549,34 +1413,20 @@ cdef dict read_payments_requests_PaymentRequest(Cursor* cursor):
             (<list>items).append(item)
         count = get_block(cursor)
     record["legs"] = items
-    if get_branch(cursor) == 0:
-        record["effective_at_us"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["effective_at_us"] = get_long(cursor)
     record["dry_run"] = get_boolean(cursor)
-    if get_branch(cursor) == 0:
-        record["debits"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["debits"] = get_boolean(cursor)
-    if get_branch(cursor) == 0:
-        record["credits"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["credits"] = get_boolean(cursor)
-    if get_branch(cursor) == 0:
-        record["answer"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["answer"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["answer_reason"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["answer_reason"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["answer_step"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["answer_step"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["answer_remaining_minor"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["answer_remaining_minor"] = get_long(cursor)
     return record
 
@@ -1628,8 +1478,11 @@ cdef int write_webhooks_events_WebhookEvent(Buffer* out, dict record) except -1:
     return 0
 
 
+cdef dict blank_webhooks_events_WebhookEvent = {"type": None, "event_id": None, "source": None, "partner_event_id": None, "slot": None, "delivery_id": None, "received_partition": None, "received_offset": None, "body_hash": None, "received_at_us": None, "occurred_at_us": None, "deliveries": None}
+
+
 cdef dict read_webhooks_events_WebhookEvent(Cursor* cursor):
-    cdef dict record = {}
+    cdef dict record = blank_webhooks_events_WebhookEvent.copy()
     record["type"] = get_string(cursor)
     record["event_id"] = get_string(cursor)
     record["source"] = get_string(cursor)
@@ -1672,8 +1525,11 @@ cdef int write_webhooks_quarantine_Header(Buffer* out, dict record) except -1:
     return 0
 
 
+cdef dict blank_webhooks_quarantine_Header = {"name": None, "value": None}
+
+
 cdef dict read_webhooks_quarantine_Header(Cursor* cursor):
-    cdef dict record = {}
+    cdef dict record = blank_webhooks_quarantine_Header.copy()
     record["name"] = get_bytes(cursor)
     record["value"] = get_bytes(cursor)
     return record
@@ -1715,17 +1571,18 @@ cdef int write_webhooks_quarantine_WebhookQuarantined(Buffer* out, dict record) 
     return 0
 
 
+cdef dict blank_webhooks_quarantine_WebhookQuarantined = {"delivery_id": None, "source": None, "partner_event_id": None, "slot": None, "received_at_us": None, "verdict": None, "secret_id": None, "remote_address": None, "path": None, "headers": None, "body": None, "body_hash": None}
+
+
 cdef dict read_webhooks_quarantine_WebhookQuarantined(Cursor* cursor):
-    cdef dict record = {}
+    cdef dict record = blank_webhooks_quarantine_WebhookQuarantined.copy()
     record["delivery_id"] = get_string(cursor)
     record["source"] = get_string(cursor)
     record["partner_event_id"] = get_string(cursor)
     record["slot"] = get_int(cursor)
     record["received_at_us"] = get_long(cursor)
     record["verdict"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["secret_id"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["secret_id"] = get_string(cursor)
     record["remote_address"] = get_string(cursor)
     record["path"] = get_string(cursor)
@@ -1769,8 +1626,11 @@ cdef int write_webhooks_received_Header(Buffer* out, dict record) except -1:
     return 0
 
 
+cdef dict blank_webhooks_received_Header = {"name": None, "value": None}
+
+
 cdef dict read_webhooks_received_Header(Cursor* cursor):
-    cdef dict record = {}
+    cdef dict record = blank_webhooks_received_Header.copy()
     record["name"] = get_bytes(cursor)
     record["value"] = get_bytes(cursor)
     return record
@@ -1812,17 +1672,18 @@ cdef int write_webhooks_received_WebhookReceived(Buffer* out, dict record) excep
     return 0
 
 
+cdef dict blank_webhooks_received_WebhookReceived = {"delivery_id": None, "source": None, "partner_event_id": None, "slot": None, "received_at_us": None, "verdict": None, "secret_id": None, "remote_address": None, "path": None, "headers": None, "body": None, "body_hash": None}
+
+
 cdef dict read_webhooks_received_WebhookReceived(Cursor* cursor):
-    cdef dict record = {}
+    cdef dict record = blank_webhooks_received_WebhookReceived.copy()
     record["delivery_id"] = get_string(cursor)
     record["source"] = get_string(cursor)
     record["partner_event_id"] = get_string(cursor)
     record["slot"] = get_int(cursor)
     record["received_at_us"] = get_long(cursor)
     record["verdict"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["secret_id"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["secret_id"] = get_string(cursor)
     record["remote_address"] = get_string(cursor)
     record["path"] = get_string(cursor)

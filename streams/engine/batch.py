@@ -19,6 +19,11 @@ from streams.engine.task import OnPoison, Record, Task, Timer, dead_letter_topic
 
 REASON_BYTES_MAX: Final = 1_000
 
+CHUNK: Final = 32
+"""Records that are decoded at once: they are handled while the processor still has them at hand,
+and their memory serves the next ones.
+"""
+
 
 class Fetched(Protocol):
     """What a Kafka client hands over of a record; `timestamp` in milliseconds."""
@@ -78,8 +83,12 @@ class Batches:
         Raises Corrupt, Fenced, Unavailable as the handler did, and Corrupt for a poisoned record
         of a task that stops at one.
         """
-        records, poisoned, after = self._records(fetched, position)
         self._dead = []
+        if not refused:
+            after = self._smoothly(fetched, position)
+            if after is not None:
+                return Outcome(after)
+        records, poisoned, after = self._records(fetched, position)
         for index, record in enumerate(records if refused else ()):
             if (reason := refused.get((record.topic, record.offset))) is not None:
                 poisoned[index] = f"what it causes cannot be written: {reason}"
@@ -91,6 +100,27 @@ class Batches:
         if records:
             self._handle(records)
         return Outcome(after, self._dead)
+
+    def _smoothly(self, fetched: Sequence[Fetched], position: Position) -> Position | None:
+        """Handle a batch of which no record is poisoned, a chunk at a time; None, and no effects,
+        when one is.
+        """
+        context, handle = self._context, self._task.handle
+        try:
+            for start in range(0, len(fetched), CHUNK):
+                chunk = fetched[start : start + CHUNK]
+                records, poisoned, position = self._records(chunk, position)
+                if poisoned:
+                    context.drop()
+                    return None
+                handle(context, records)
+            context.seal()
+        except (Corrupt, Fenced, Unavailable):
+            raise
+        except Exception:  # noqa: BLE001  what it is, and of which record, is found out by halves
+            context.drop()
+            return None
+        return position
 
     def _records(
         self, fetched: Sequence[Fetched], position: Position

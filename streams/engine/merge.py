@@ -8,9 +8,11 @@ the order it arose, whichever topic it is in.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Sequence
-from itertools import islice
+from itertools import accumulate, islice, repeat
+from operator import attrgetter, itemgetter
 from typing import Generic, Protocol, TypeVar
 
 
@@ -23,73 +25,80 @@ class Timed(Protocol):
 
 R = TypeVar("R", bound=Timed)
 
+_timestamp = attrgetter("timestamp")
+_time = itemgetter(0)
+_rank = itemgetter(1)
+_record = itemgetter(2)
+
 
 class Merge(Generic[R]):
-    """Buffers records per input and hands them out in one order."""
+    """Buffers records per input and hands them out in one order.
+
+    What waits is (time, rank of its input, record), where time never falls within an input.
+    """
 
     def __init__(self, topics: Sequence[str]) -> None:
-        self._queues: dict[str, deque[R]] = {topic: deque() for topic in topics}
+        self._ranks = {topic: rank for rank, topic in enumerate(topics)}
+        self._queues: list[deque[tuple[int, int, R]]] = [deque() for _ in topics]
+        self._newest = [0] * len(topics)
         self.size = 0
 
     def push(self, topic: str, records: Sequence[R]) -> None:
         """Add what arrived of one topic."""
-        self._queues[topic].extend(records)
+        if not records:
+            return
+        rank = self._ranks[topic]
+        first = max(self._newest[rank], records[0].timestamp)
+        times = list(accumulate(map(_timestamp, records), max, initial=first))
+        self._newest[rank] = times[-1]
+        self._queues[rank].extend(zip(islice(times, 1, None), repeat(rank), records))
         self.size += len(records)
 
     def buffered(self, topic: str) -> int:
         """How many records of a topic wait."""
-        return len(self._queues[topic])
+        return len(self._queues[self._ranks[topic]])
 
     def oldest(self) -> int | None:
         """The timestamp of the oldest record that waits."""
-        return min((queue[0].timestamp for queue in self._queues.values() if queue), default=None)
+        return min((queue[0][2].timestamp for queue in self._queues if queue), default=None)
 
     def clear(self) -> None:
         """Forget all of it."""
-        for queue in self._queues.values():
+        for queue in self._queues:
             queue.clear()
+        self._newest = [0] * len(self._newest)
         self.size = 0
 
     def take(self, limit: int, behind: Collection[str] = ()) -> list[R]:
         """Hand out up to `limit` records; `behind` names inputs of which more exists than is at
         hand.
         """
-        filled = [topic for topic, queue in self._queues.items() if queue]
-        waited_for = [topic for topic in behind if topic in self._queues]
-        if any(topic not in filled for topic in waited_for):
+        waited_for = [self._ranks[topic] for topic in behind if topic in self._ranks]
+        if not all(self._queues[rank] for rank in waited_for):
             return []
+        filled = [queue for queue in self._queues if queue]
         if len(filled) < 2:
             return self._from(filled[0], limit) if filled else []
-        horizon = self._horizon(waited_for)
-        tagged: list[tuple[int, int, R]] = []
-        for rank, topic in enumerate(filled):
-            newest = 0
-            for record in islice(self._queues[topic], limit):
-                newest = max(newest, record.timestamp)
-                if horizon is not None and newest > horizon:
-                    break
-                tagged.append((newest, rank, record))
-        tagged.sort(key=_time)
-        del tagged[limit:]
-        for _, rank, _ in tagged:
-            self._queues[filled[rank]].popleft()
-        self.size -= len(tagged)
-        return [record for _, _, record in tagged]
+        horizon = min((self._newest[rank] for rank in waited_for), default=None)
+        chosen: list[tuple[int, int, R]] = []
+        for queue in filled:
+            first = list(islice(queue, limit))
+            if horizon is not None:
+                del first[bisect_right(first, horizon, key=_time) :]
+            chosen += first
+        chosen.sort(key=_time)
+        del chosen[limit:]
+        for rank in map(_rank, chosen):
+            self._queues[rank].popleft()
+        self.size -= len(chosen)
+        return list(map(_record, chosen))
 
-    def _horizon(self, waited_for: Sequence[str]) -> int | None:
-        newest = [max(each.timestamp for each in self._queues[topic]) for topic in waited_for]
-        return min(newest, default=None)
-
-    def _from(self, topic: str, limit: int) -> list[R]:
-        queue = self._queues[topic]
-        if len(queue) <= limit:
-            taken = list(queue)
+    def _from(self, queue: deque[tuple[int, int, R]], limit: int) -> list[R]:
+        taken = list(map(_record, islice(queue, limit)))
+        if len(taken) == len(queue):
             queue.clear()
         else:
-            taken = [queue.popleft() for _ in range(limit)]
+            for _ in taken:
+                queue.popleft()
         self.size -= len(taken)
         return taken
-
-
-def _time(tagged: tuple[int, int, object]) -> int:
-    return tagged[0]
