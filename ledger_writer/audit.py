@@ -1,8 +1,9 @@
-"""Proves the ledger from Postgres alone, as a reader: `python -m ledger_writer.audit`.
+"""Proves the ledger from Postgres alone, as a reader: `headrace ledger audit`.
 
 Reads every row of every partition, verifies the chain, derives every balance anew and compares it
-with the tables. Prints one JSON object; exit 1 when anything is wrong, with the first broken row.
-A writer may be at work meanwhile: rows, fences and shares are read in one snapshot.
+with the tables; each identity must be that of its row. All in one snapshot, so a writer may be at
+work meanwhile; in bounded memory but for one entry a share. Prints its progress, and one JSON
+object last; exit 1 when anything is wrong, with the first broken row.
 """
 
 from __future__ import annotations
@@ -11,44 +12,47 @@ import asyncio
 import os
 import sys
 import time
+from contextlib import asynccontextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 import orjson
 
-from ledger_writer.postgres import PostgresJournal, account_at, fence_at, hold_at
+from ledger_writer.claims import Claims
+from ledger_writer.copied import COLUMNS, Name, Taker
+from ledger_writer.limits import limit_findings
+from ledger_writer.postgres import account_at, fence_at, hold_at
+from ledger_writer.progress import Progress
 from ledger_writer.refusal import translated
 from ledger_writer.verify import FINDINGS_MAX, Balance, Finding, Verifier
 from schemas.environment import SettingError, read
-from schemas.errors import HeadraceError
+from schemas.errors import HeadraceError, Rejected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
-    from ledger_writer.model import Row
+    from ledger_writer.model import Fence
 
-ROWS_AT_ONCE: Final = 2_000
-TIMEOUT_S: Final = 120.0
+TIMEOUT_S: Final = 86_400.0
+"""Bound of one statement: an audit of a large journal is one long read."""
+CONNECT_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 5.0
 
+_SESSION: Final = {"bytea_output": "hex", "application_name": "headrace ledger audit"}
 _ACCOUNTS: Final = "select * from ledger.accounts"
+_NAMES: Final = "select account_no, account_id, currency from ledger.accounts"
 _HOLDS: Final = "select *, remaining_minor as stored_minor from ledger.holds"
 _REVERSALS: Final = "select * from ledger.reversals"
-_SHARES: Final = "select account_no, share, posted_minor, held_minor, version from ledger.shares"
+_PLACE: Final = ("original_partition", "original_position", "leg")
+_SHARES: Final = "select * from ledger.shares"
 _FENCES: Final = "select * from ledger.partitions order by partition"
-_CLAIMS: Final = """
-    select count(*) from ledger.identities i
-      left join ledger.journal j using (partition, position)
-     where j.position is null or j.repeats_position is not null
-        or i.key is distinct from ledger.claimed(j.identity, j.saga_id, j.step, j.attempt)"""
-_UNCLAIMED: Final = """
-    select count(*) from ledger.journal j
-     where j.repeats_position is null and j.reason is distinct from 'idempotency_key_reused'
-       and (j.extra is null or j.extra ->> 'dry_run' is null)
-       and not exists (
-           select from ledger.identities i
-            where i.key = ledger.claimed(j.identity, j.saga_id, j.step, j.attempt)
-              and i.partition = j.partition and i.position = j.position)"""
+_COLUMNS: Final = ", ".join(COLUMNS)
+_ROWS: Final = (
+    f"select {_COLUMNS} from ledger.journal"  # noqa: S608  our own names
+    " where partition = $1 order by position"
+)
+_COUNT: Final = "select count(*) from ledger.journal"
 _OVERPAID: Final = """
     select count(*) from ledger.reversals r
       left join ledger.journal j
@@ -56,94 +60,165 @@ _OVERPAID: Final = """
       left join ledger.holds h
         on j.type = 'hold.placed' and h.hold_id = j.extra -> 'hold' ->> 'hold_id'
      where r.reversed_minor > coalesce(h.captured_minor, j.entries[r.leg * 10 + 8], 0)"""
-_COUNTS: Final = (
-    (_CLAIMS, "identities name another row"),
-    (_UNCLAIMED, "rows claim nothing"),
-    (_OVERPAID, "reversals paid back more than was moved"),
-)
 
 
-async def audit(reader_dsn: str, partitions: int) -> dict[str, Any]:
+class _Enough(Exception):
+    """As much is wrong as is worth telling."""
+
+
+async def audit(
+    reader_dsn: str, partitions: int, progress: Progress | None = None
+) -> dict[str, Any]:
     """Return what was checked and found; `ok` is true when nothing was."""
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.process_time()
     verifier = Verifier()
-    findings: list[Finding] = []
+    reading = _Reading(verifier, partitions, progress or Progress(None))
     with translated("audit"):
-        connection = await asyncpg.connect(reader_dsn, command_timeout=TIMEOUT_S)
-        try:
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                findings += await _findings(connection, verifier, partitions)
-        finally:
-            await connection.close(timeout=TIMEOUT_S)
-    seconds = time.perf_counter() - began
+        async with (
+            _connected(reader_dsn) as connection,
+            _connected(reader_dsn) as other,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+            other.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            snapshot = await connection.fetchval("select pg_export_snapshot()")
+            await other.execute(f"set transaction snapshot '{snapshot}'")
+            await reading.run(connection, other)
+    seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
     return {
-        "ok": not findings,
+        "ok": not reading.findings,
         "rows": verifier.rows,
         "entries": verifier.entries,
         "accounts": len(verifier.accounts),
         "debited_minor": dict(verifier.debited_minor),
+        "heads": {
+            str(chain.partition): {"position": chain.position, "chain_hash": chain.seal.hex()}
+            for chain in verifier.chains.values()
+        },
         "seconds": round(seconds, 3),
         "rows_per_second": round(verifier.rows / seconds),
+        "rows_per_cpu_second": round(verifier.rows / max(cpu_s, 1e-6)),
         "findings": [
             {"partition": f.partition, "position": f.position, "problem": f.problem}
-            for f in findings
+            for f in reading.findings
         ],
     }
 
 
-async def _findings(
-    connection: asyncpg.Connection, verifier: Verifier, partitions: int
-) -> list[Finding]:
-    findings: list[Finding] = []
-    journal = PostgresJournal(connection, partitions)
-    fences = [fence_at(line) for line in await connection.fetch(_FENCES)]
-    for fence in fences:
-        async for row in _rows(journal, fence.partition):
-            found = verifier.take(fence.partition, row)
-            findings += islice(found, FINDINGS_MAX - len(findings))
-            if len(findings) >= FINDINGS_MAX:
-                return findings
-    shares = {
-        (line["account_no"], line["share"]): Balance(
-            line["posted_minor"], line["held_minor"], line["version"]
+class _Reading:
+    """One audit under way."""
+
+    def __init__(self, verifier: Verifier, partitions: int, progress: Progress) -> None:
+        self.findings: list[Finding] = []
+        self._verifier = verifier
+        self._partitions = partitions
+        self._progress = progress
+
+    async def run(self, connection: asyncpg.Connection, other: asyncpg.Connection) -> None:
+        """Check all there is, until there are findings enough."""
+        fences = [fence_at(line) for line in await connection.fetch(_FENCES)]
+        names = {
+            str(line["account_no"]): Name(*line.values()) for line in await connection.fetch(_NAMES)
+        }
+        taker = Taker(self._verifier, names)
+        try:
+            async with Claims.read(other) as claims:
+                for fence in fences:
+                    await self._rows(connection, taker, claims, fence.partition)
+                self._found(await claims.left())
+            await self._tables(connection, fences)
+        except _Enough:
+            return
+
+    async def _rows(
+        self, connection: asyncpg.Connection, taker: Taker, claims: Claims, partition: int
+    ) -> None:
+        """Read a partition's rows until there are no more, whatever the fence says."""
+        rest = ""
+
+        async def take(data: bytes) -> None:
+            nonlocal rest
+            *lines, rest = (rest + data.decode()).split("\n")
+            if lines:
+                keys = await claims.until(partition, int(lines[-1].split("\t", 1)[0]))
+                self._found(taker.take(partition, lines, keys))
+                self._found(claims.doubled())
+                self._progress.say(f"partition {partition}", self._verifier.rows)
+
+        await connection.copy_from_query(_ROWS, partition, output=take, format="text")
+
+    async def _tables(self, connection: asyncpg.Connection, fences: list[Fence]) -> None:
+        accounts = {}
+        for line in await connection.fetch(_ACCOUNTS):
+            try:
+                accounts[line["account_no"]] = account_at(line, self._partitions)
+            except Rejected as error:
+                self._found([Finding(0, 0, f"account {line['account_no']}: {error}")])
+        lines = await connection.fetch(_SHARES)
+        shares = {
+            (line["account_no"], line["share"]): Balance(
+                line["posted_minor"], line["held_minor"], line["version"]
+            )
+            for line in lines
+        }
+        reversals = await connection.fetch(_REVERSALS)
+        verifier = self._verifier
+        self._found(
+            verifier.close(
+                fences,
+                shares,
+                accounts,
+                holds={h["hold_id"]: hold_at(h) for h in await connection.fetch(_HOLDS)},
+                reversals={
+                    (*(r[name] for name in _PLACE),): r["reversed_minor"] for r in reversals
+                },
+            )
         )
-        for line in await connection.fetch(_SHARES)
-    }
-    accounts = [account_at(line, partitions) for line in await connection.fetch(_ACCOUNTS)]
-    found = verifier.close(
-        fences,
-        shares,
-        {account.account_no: account for account in accounts},
-        holds={line["hold_id"]: hold_at(line) for line in await connection.fetch(_HOLDS)},
-        reversals={
-            (line["original_partition"], line["original_position"], line["leg"]): line[
-                "reversed_minor"
-            ]
-            for line in await connection.fetch(_REVERSALS)
-        },
+        self._found(limit_findings(lines, accounts))
+        owners = {(*(r[name] for name in _PLACE),): r["partition"] for r in reversals}
+        self._found(
+            Finding(owner, 0, f"{place} was paid back by another partition")
+            for place, owner in owners.items()
+            if verifier.derived.payers.get(place, owner) != owner
+        )
+        count = await connection.fetchval(_COUNT)
+        if count != verifier.rows:
+            problem = f"{count} rows in the journal, {verifier.rows} in the chains"
+            self._found([Finding(0, 0, problem)])
+        overpaid = await connection.fetchval(_OVERPAID)
+        if overpaid:
+            self._found([Finding(0, 0, f"{overpaid} reversals paid back more than was moved")])
+
+    def _found(self, found: Iterable[Finding]) -> None:
+        self.findings += islice(found, FINDINGS_MAX - len(self.findings))
+        if len(self.findings) >= FINDINGS_MAX:
+            raise _Enough
+
+
+@asynccontextmanager
+async def _connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(
+        dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=TIMEOUT_S, server_settings=_SESSION
     )
-    findings += islice(found, FINDINGS_MAX - len(findings))
-    for sql, what in _COUNTS:
-        count = await connection.fetchval(sql)
-        if count:
-            findings.append(Finding(0, 0, f"{count} {what}"))
-    return findings
-
-
-async def _rows(journal: PostgresJournal, partition: int) -> AsyncIterator[Row]:
-    """Read a partition's rows until there are no more, however many the fence says there are."""
-    first = 1
-    while rows := await journal.rows(partition, first, ROWS_AT_ONCE):
-        for row in rows:
-            yield row
-        first = rows[-1].position + 1
+    try:
+        yield connection
+    except BaseException:
+        connection.terminate()
+        raise
+    finally:
+        await connection.close(timeout=CLOSE_TIMEOUT_S)
 
 
 def main() -> int:
     """Print the audit as JSON; 0 when all is well."""
     try:
         settings = read(os.environ, "HEADRACE_LEDGER_READER_DSN", "HEADRACE_PARTITIONS")
-        result = asyncio.run(audit(settings["ledger_reader_dsn"], settings["partitions"]))
+        result = asyncio.run(
+            audit(
+                settings["ledger_reader_dsn"],
+                settings["partitions"],
+                Progress("ledger audit"),
+            )
+        )
     except (SettingError, HeadraceError) as error:
         print(f"ledger audit: {error}", file=sys.stderr)
         return 2

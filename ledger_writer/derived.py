@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ledger_writer import model, operations
+from ledger_writer.identity import is_dry
 from ledger_writer.model import Account, Entry, Row
 from ledger_writer.operations import Hold, LegPlace
 
@@ -26,12 +27,16 @@ _FLAGGING: Final = frozenset({model.FROZEN, model.UNFROZEN, model.CLOSED})
 
 
 class Derived:
-    """`stopped` are the accounts with a flag set, by number; `numbers` those that were opened."""
+    """`stopped` are the accounts with a flag set, by number; `numbers` those that were opened.
+
+    `payers` are the partitions that paid back a leg.
+    """
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
         self.holds: dict[str, Hold] = {}
         self.reversed_minor: defaultdict[LegPlace, int] = defaultdict(int)
+        self.payers: dict[LegPlace, int] = {}
         self.stopped: dict[int, Account] = {}
 
     def take(self, row: Row, accounts: MutableMapping[int, Account]) -> Iterator[str]:
@@ -70,7 +75,7 @@ class Derived:
                 yield place[0], told
 
     def _take_hold(self, row: Row, told: dict[str, Any]) -> Iterator[str]:
-        if _is_dry(row):
+        if is_dry(row):
             return
         hold_id = told["hold_id"]
         hold = self.holds.get(hold_id)
@@ -95,7 +100,10 @@ class Derived:
         if [amount for _, amount in told["legs"]] != [e.amount_minor for e in row.entries[1::2]]:
             yield "a reversal moves other amounts than it says"
         for leg, amount_minor in told["legs"]:
-            self.reversed_minor[told["partition"], told["position"], leg] += amount_minor
+            place = told["partition"], told["position"], leg
+            if self.payers.setdefault(place, row.partition) != row.partition:
+                yield f"{place} was paid back by partition {self.payers[place]} before"
+            self.reversed_minor[place] += amount_minor
 
     def _take_flags(
         self, told: dict[str, Any], accounts: MutableMapping[int, Account]
@@ -119,7 +127,7 @@ def keeps_entries(row: Row) -> bool:
     """Tell whether this row must have entries: it changed balances, for the first time."""
     if row.repeats is not None or (row.type not in _MOVING and row.type not in _HOLDING):
         return False
-    return not _is_dry(row)
+    return not is_dry(row)
 
 
 def held_changes(row: Row) -> Mapping[int, int]:
@@ -130,11 +138,6 @@ def held_changes(row: Row) -> Mapping[int, int]:
     if not isinstance(amount_minor, int):
         return {}
     return {0: amount_minor if row.type == model.HOLD_PLACED else -amount_minor}
-
-
-def _is_dry(row: Row) -> bool:
-    """Metadata may hold these words too, but their quotes are escaped there."""
-    return row.extra is not None and '"dry_run":true' in row.extra
 
 
 def _told(row: Row, name: str) -> dict[str, Any]:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ledger_writer.model import Command, Row
 
 KEY_BYTES: Final = 16
+REUSED: Final = "idempotency_key_reused"
+OPENING_STEPS: Final = frozenset(STEPS.values())
+"""Steps of the commands that begin a saga."""
 
 
 def claim_key(command: Command) -> bytes:
@@ -27,6 +30,21 @@ def claim_key(command: Command) -> bytes:
     if command.type not in STEPS and claimed == command.saga_id[-IDENTITY_LENGTH:]:
         claimed = f"{claimed}/{command.step}/{command.attempt}"
     return key_of(claimed)
+
+
+def claimed_by(row: Row) -> bytes | None:
+    """Return the key that this row must have claimed; None where it claims nothing."""
+    if row.repeats is not None or row.reason == REUSED or is_dry(row):
+        return None
+    claimed = row.identity
+    if row.step not in OPENING_STEPS and claimed == row.saga_id[-IDENTITY_LENGTH:]:
+        claimed = f"{claimed}/{row.step}/{row.attempt}"
+    return key_of(claimed)
+
+
+def is_dry(row: Row) -> bool:
+    """Tell a trial's row. Metadata may hold these words too, but their quotes are escaped there."""
+    return row.extra is not None and '"dry_run":true' in row.extra
 
 
 def key_of(claimed: str) -> bytes:

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from deploy.cli import load, stack
+from deploy.cli import ledger, load, stack
 from deploy.local.control import ControlError
 from deploy.local.home import PROJECT
 from deploy.local.jars import FetchError
@@ -32,7 +32,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     arguments.rest = rest
     try:
-        settings = settings_from(os.environ, PROJECT, Path.cwd())
+        aside = getattr(arguments, "own_variables", ())
+        variables = {name: text for name, text in os.environ.items() if name not in aside}
+        settings = settings_from(variables, PROJECT, Path.cwd())
         os.environ["HEADRACE_HOME"] = str(settings.home)
         return _call(arguments, settings)
     except (SettingError, ControlError, ServerError, FetchError) as error:
@@ -57,4 +59,5 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     stack.add_commands(commands)
     load.add_commands(commands)
+    ledger.add_commands(commands)
     return parser

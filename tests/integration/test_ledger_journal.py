@@ -461,9 +461,10 @@ async def tampered(dsn: str, statement: str):
     """Change what the owner can't, as a superuser with the triggers off, and put it back."""
     async with connected(dsn) as connection:
         await connection.execute("set session_replication_role = replica")
-        for table in TABLES:
-            await connection.execute(f"create table saved_{table} as table ledger.{table}")
-        await connection.execute(statement)
+        async with connection.transaction():
+            for table in TABLES:
+                await connection.execute(f"create table saved_{table} as table ledger.{table}")
+            await connection.execute(statement)
         yield
         for table in TABLES:
             await connection.execute(
@@ -481,6 +482,114 @@ async def test_the_audit_names_the_first_broken_row(filled, superuser_dsn):
         found = result["findings"][0]
         assert (found["partition"], found["position"]) == (0, broken), statement
     assert (await audit(filled["ledger_reader"], PARTITIONS))["ok"]
+
+
+# Another value for each type, that its column's checks allow.
+OTHER = {
+    "bigint": "coalesce({0} + 1, 100)",
+    "integer": "{0} + 1",
+    "smallint": "coalesce({0} + 1, 0)",
+    "text": "coalesce({0} || 'x', 'x')",
+    "json": '\'{{"reference":"x"}}\'',
+    "ARRAY": "coalesce({0}[1:2] || {0}[3] + 1 || {0}[4:], '{{}}')",
+    "bytea": "set_byte({0}, 31, (get_byte({0}, 31) + 1) % 256)",
+    "uuid": "md5({0}::text)::uuid",
+    "boolean": "not {0}",
+}
+SPELLED_OUT = {
+    "identity": "right(saga_id, 26)",
+    "transfer_id": "saga_id",
+    "entries": "'{}'",
+}
+"""Values that come to the same as what was left out."""
+UNPROVABLE = {
+    ("partitions", "epoch"),
+    ("partitions", "poisoned"),
+    ("partitions", "next_offset"),
+    ("partitions", "published_position"),
+    ("shares", "foreign_minor"),
+}
+"""What the rows do not tell: how often a fence was taken, and what a writer saw or skipped."""
+
+
+async def test_the_audit_finds_any_column_of_any_table_changed(operated, superuser_dsn):
+    async with connected(operated["ledger_owner"]) as owner:
+        columns = await owner.fetch(
+            "select table_name, column_name, data_type from information_schema.columns"
+            " where table_schema = 'ledger' and table_name = any($1)",
+            TABLES,
+        )
+    assert len(columns) > 50
+    refused = []
+    for table, column, kind in (tuple(line.values()) for line in columns):
+        if (table, column) in UNPROVABLE:
+            continue
+        value = OTHER[kind].format(column)
+        if column in {"kind", "state"}:
+            value = "case when {0} in ('customer', 'external') then 'external' else 'posted' end"
+            value = value.format(column) if column == "kind" else "'voided'"
+        if (table, column) == ("shares", "held_minor"):
+            value = "held_minor + 1"
+        key = {"accounts": f"account_id = '{ALICE}'", "shares": "share = 1 and posted_minor > 0"}
+        where = key.get(table, "true")
+        if table == "journal":
+            where = "partition = 0 and position = 3"
+        if table in {"partitions", "identities"}:
+            where = "partition = 1" + (" and position = 1" if table == "identities" else "")
+        if column in {"partition", "account_no", "position"}:
+            value = f"{column} + 50"
+        statement = f"update ledger.{table} set {column} = {value} where {where}"
+        try:
+            async with tampered(superuser_dsn(operated), statement):
+                result = await audit(operated["ledger_reader"], PARTITIONS)
+        except asyncpg.CheckViolationError:
+            refused.append((table, column))
+            continue
+        assert not result["ok"], statement
+        if table == "journal" and column not in {"position", "partition"}:
+            found = result["findings"][0]
+            assert (found["partition"], found["position"]) == (0, 3), (statement, found)
+    assert refused == [("holds", "remaining_minor")], "Postgres itself refuses no more than this"
+    assert (await audit(operated["ledger_reader"], PARTITIONS))["ok"]
+
+
+async def test_what_was_left_out_may_not_be_put_in_unseen(operated, superuser_dsn):
+    for column, value in SPELLED_OUT.items():
+        where = "entries is null" if column == "entries" else "position = 3"
+        statement = f"update ledger.journal set {column} = {value} where {where}"
+        async with tampered(superuser_dsn(operated), statement):
+            result = await audit(operated["ledger_reader"], PARTITIONS)
+        assert not result["ok"], statement
+        assert column in result["findings"][0]["problem"] or column == "entries", result
+
+
+REMOVED = {
+    "position = 1 and partition = 0": 2,
+    "position = 5 and partition = 0": 6,
+    "partition = 0 and position = (select next_position - 1 from ledger.partitions"
+    " where partition = 0)": 11,
+    "partition = 0 and position > 7": 9,
+}
+
+
+async def test_the_audit_finds_rows_removed_from_anywhere(operated, superuser_dsn):
+    for where, position in REMOVED.items():
+        statement = f"delete from ledger.journal where {where}"
+        async with tampered(superuser_dsn(operated), statement):
+            result = await audit(operated["ledger_reader"], PARTITIONS)
+        found = result["findings"][0]
+        assert (found["partition"], found["position"]) == (0, position), (statement, result)
+
+
+async def test_the_audit_finds_rows_that_no_fence_leads_to(operated, superuser_dsn):
+    statement = (
+        "create table pg_temp.one as select * from ledger.journal where partition = 0"
+        " and position = 3; update pg_temp.one set partition = 9;"
+        "insert into ledger.journal table pg_temp.one"
+    )
+    async with tampered(superuser_dsn(operated), statement):
+        result = await audit(operated["ledger_reader"], PARTITIONS)
+    assert not result["ok"]
 
 
 async def test_the_audit_finds_what_contradicts_the_rows(operated, superuser_dsn):

@@ -1,0 +1,191 @@
+"""Exports the journal, or an account's statement, as lines of JSON or CSV, in bounded memory.
+
+All of an export is read in one snapshot, as a reader. A journal's export carries what an audit
+needs; beside its file lies a manifest that says where each partition's chain begins and ends, so
+that nothing can be cut off unseen.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+import orjson
+
+from ledger_writer.copied import COLUMNS, columns_of, row_of
+from ledger_writer.exported import CSV_HEADER, csv_line, json_line
+from ledger_writer.model import GENESIS
+from ledger_writer.progress import Progress
+from ledger_writer.refusal import translated
+from schemas.errors import Rejected
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from typing import TextIO
+
+TIMEOUT_S: Final = 86_400.0
+CONNECT_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 5.0
+LINES_AT_ONCE: Final = 1_000
+FORM: Final = 1
+FORMATS: Final = ("jsonl", "csv")
+
+_SESSION: Final = {"bytea_output": "hex", "application_name": "headrace ledger export"}
+_COLUMNS: Final = ", ".join(COLUMNS)
+_ROWS: Final = (
+    f"select {_COLUMNS} from ledger.journal"  # noqa: S608  our own names
+    " where partition = $1 and position between $2 and $3 order by position"
+)
+_FENCES: Final = "select partition, next_position from ledger.partitions order by partition"
+_NAMES: Final = "select account_no, account_id, currency from ledger.accounts"
+_SEAL: Final = "select chain_hash from ledger.journal where partition = $1 and position = $2"
+_STATEMENT: Final = "select * from ledger.statement($1, $2, $3)"
+_ACCOUNT: Final = "select from ledger.accounts where account_id = $1"
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Which rows: of one partition or all, from one position to another, both included."""
+
+    partition: int | None = None
+    first: int = 1
+    last: int | None = None
+
+
+async def export_journal(
+    reader_dsn: str, wanted: Range, form: str, out: TextIO, progress: Progress
+) -> dict[str, Any]:
+    """Write the rows; return the manifest."""
+    writing = _Writing(out, progress)
+    if form == "csv":
+        writing.write(CSV_HEADER)
+    line_of = csv_line if form == "csv" else json_line
+    ranges = []
+    async with _reading(reader_dsn) as connection:
+        fences = await connection.fetch(_FENCES)
+        if wanted.partition is not None:
+            fences = [line for line in fences if line["partition"] == wanted.partition]
+            if not fences:
+                raise Rejected("partition", f"--partition {wanted.partition} has no rows")
+        names = {
+            line["account_no"]: (line["account_id"], line["currency"])
+            for line in await connection.fetch(_NAMES)
+        }
+        for line in fences:
+            end = line["next_position"] - 1
+            last = end if wanted.last is None else min(wanted.last, end)
+            if last >= wanted.first:
+                ranges.append(
+                    await _rows(
+                        connection, names, (line["partition"], wanted.first, last), line_of, writing
+                    )
+                )
+    if not ranges:
+        raise Rejected("from", f"--from {wanted.first} is beyond the last position")
+    return {
+        "form": FORM,
+        "format": form,
+        "rows": writing.lines,
+        "sha256": writing.digest.hexdigest(),
+        "partitions": ranges,
+    }
+
+
+async def export_statement(
+    reader_dsn: str, account_id: str, between_us: tuple[int, int], form: str, out: TextIO
+) -> int:
+    """Write an account's entries booked in [from, to); return how many those were."""
+    writing = _Writing(out, Progress(None))
+    async with _reading(reader_dsn) as connection:
+        if await connection.fetchrow(_ACCOUNT, account_id) is None:
+            raise Rejected("account", f"{account_id} does not exist")
+        prepared = await connection.prepare(_STATEMENT)
+        names = [attribute.name for attribute in prepared.get_attributes()]
+        if form == "csv":
+            writing.write(",".join(names) + "\n")
+        async for line in prepared.cursor(account_id, *between_us, prefetch=LINES_AT_ONCE):
+            if form == "csv":
+                text = io.StringIO()
+                csv.writer(text, lineterminator="\n").writerow(line.values())
+                writing.add(text.getvalue())
+            else:
+                writing.add(orjson.dumps(dict(line)).decode() + "\n")
+    return writing.lines
+
+
+class _Writing:
+    """What was written so far."""
+
+    def __init__(self, out: TextIO, progress: Progress) -> None:
+        self.lines = 0
+        self.digest = sha256()
+        self._out = out
+        self._progress = progress
+
+    def write(self, text: str) -> None:
+        """Write text that is no row."""
+        self.digest.update(text.encode())
+        self._out.write(text)
+
+    def add(self, line: str) -> None:
+        """Write one row."""
+        self.write(line)
+        self.lines += 1
+
+    def tell(self, partition: int) -> None:
+        """Show how far it has come."""
+        self._progress.say(f"partition {partition}", self.lines)
+
+
+async def _rows(
+    connection: asyncpg.Connection,
+    names: dict[int, tuple[str, str]],
+    place: tuple[int, int, int],
+    line_of: Callable[..., str],
+    writing: _Writing,
+) -> dict[str, Any]:
+    """Write one partition's rows; return what the manifest says of them."""
+    partition, first, last = place
+    before = GENESIS
+    if first > 1:
+        before = await connection.fetchval(_SEAL, partition, first - 1)
+    rest, seal = "", before
+
+    async def take(data: bytes) -> None:
+        nonlocal rest, seal
+        *lines, rest = (rest + data.decode()).split("\n")
+        for line in lines:
+            row = row_of(columns_of(partition, line.split("\t")), names)
+            seal = row.chain_hash
+            writing.add(line_of(row))
+        writing.tell(partition)
+
+    await connection.copy_from_query(_ROWS, *place, output=take, format="text")
+    return {
+        "partition": partition,
+        "from": first,
+        "to": last,
+        "chain_hash_before": before.hex(),
+        "chain_hash": seal.hex(),
+    }
+
+
+@asynccontextmanager
+async def _reading(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    with translated("export"):
+        connection = await asyncpg.connect(
+            dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=TIMEOUT_S, server_settings=_SESSION
+        )
+        try:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                yield connection
+        except BaseException:
+            connection.terminate()
+            raise
+        finally:
+            await connection.close(timeout=CLOSE_TIMEOUT_S)
