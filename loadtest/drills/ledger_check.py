@@ -248,6 +248,9 @@ class _Replay:
             held[account_id] += share.held
         for hold in model.holds.values():
             set_aside[hold.leg["source"]] += hold.remaining
+        for link in model.links.values():
+            if link.kind == "debit" and link.state == "open":
+                set_aside[link.leg["source"]] += link.leg["amount_minor"]
         for account in model.accounts.values():
             name = account.account_id
             sums[account.currency] += posted[name]

@@ -6,6 +6,8 @@ is not allowed raises No, and then none of them counts.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from loadtest.drills.ledger_state import Account, Eyes, No, Row, State
 from loadtest.drills.ledger_words import Move, Record
 from schemas.ids import IDENTITY_LENGTH, is_guarded, partition_of, slot_of
@@ -20,6 +22,7 @@ class Desk:
         self._tenant = tenant
         self._eyes = eyes
         self.moves: list[Move] = []
+        self._promised: Counter[str] = Counter()
 
     # -- what is seen ----------------------------------------------------------------------------
 
@@ -62,12 +65,37 @@ class Desk:
             raise No("original_not_found")
         if row.told["type"] == "transfer.posted":
             return row, row.record["legs"]
+        if row.told["type"] == "transfer.prepared":
+            return row, self._committed(row)
         hold = self._state.holds.get(row.record["hold_id"] or "")
         if row.told["type"] != "hold.placed" or hold is None:
             return row, []
         here = hold.partition == self.partition
         captured = hold.captured if here else hold.captured_at(self._eyes.rows)
         return row, [hold.leg | {"amount_minor": captured}] if captured else []
+
+    def _committed(self, row: Row) -> list[Record]:
+        """Return the legs of a transfer over several homes, once all of them are committed."""
+        legs: list[Record] = row.record["legs"]
+        for index in range(len(legs)):
+            link = self._state.links.get((row.record["saga_id"], index, "debit"))
+            if link is None or link.state != "committed":
+                return []
+            if link.partition != self.partition and not link.committed_at(self._eyes.rows):
+                return []
+        return legs
+
+    def expected(self, account_id: str) -> bool:
+        """Tell whether anything that homes agreed to is still on its way to an account."""
+        return any(
+            link.leg["destination"] == account_id
+            and (
+                link.state == "open"
+                if link.partition == self.partition
+                else link.open_at(self._eyes.rows)
+            )
+            for link in self._state.links.values()
+        )
 
     def keeper(self, legs: list[Record], index: int) -> int:
         """Return the partition that keeps how much of a leg was paid back."""
@@ -136,6 +164,54 @@ class Desk:
         if account.home != self.partition:
             raise No("credit_needs_home", index)
         posted, _ = self.own(account.account_id)
-        elsewhere, _ = self.others(account.account_id, self._eyes.balances)
-        if posted + elsewhere + minor > account.cap:
+        promised = self._state.promised[account.account_id] + self._promised[account.account_id]
+        if posted + promised + minor > account.cap:
             raise No("balance_limit_exceeded", index)
+
+    # -- agreements ------------------------------------------------------------------------------
+
+    def agree(self, record: Record, home: int) -> list[tuple[int, str]]:
+        """Set aside and promise what this partition must of each leg; returns (leg, which)."""
+        sides = []
+        for index, leg in enumerate(record["legs"]):
+            source, destination = self.account(leg["source"]), self.account(leg["destination"])
+            if source is None or destination is None:
+                raise No("account_not_found", index)
+            sides.append((leg, source, destination))
+        agreed = []
+        for index, (leg, source, destination) in enumerate(sides):
+            debit = self._place(leg, home) == self.partition
+            credit = destination.cap is not None and destination.home == self.partition
+            if not debit and not credit:
+                continue
+            self._sides(leg, index)
+            if debit:
+                self._debit(source, leg["amount_minor"], index)
+            if credit:
+                self._credit(destination, leg["amount_minor"], index)
+            if debit:
+                self.moves.append(Move(source.account_id, 0, leg["amount_minor"]))
+                agreed.append((index, "debit"))
+            if credit:
+                self._promised[destination.account_id] += leg["amount_minor"]
+                agreed.append((index, "credit"))
+        return agreed
+
+    def parts(self, record: Record) -> list[str]:
+        """Return an account at each home that must agree, this one's first."""
+        parts = {self.partition: record["home_account"]}
+        for leg in record["legs"]:
+            source, destination = leg["source"], leg["destination"]
+            if is_guarded(source):
+                parts.setdefault(self._home(source), source)
+            capped = self._state.accounts[destination].cap is not None
+            if is_guarded(destination) and (not is_guarded(source) or capped):
+                parts.setdefault(self._home(destination), destination)
+        return list(parts.values())
+
+    def _place(self, leg: Record, home: int) -> int:
+        """Return where both sides of a leg are posted."""
+        for side in (leg["source"], leg["destination"]):
+            if is_guarded(side):
+                return self._home(side)
+        return home

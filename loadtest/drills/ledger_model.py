@@ -7,21 +7,28 @@ what its `Eyes` say: everything committed up to some moment. It knows nothing of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
+from loadtest.drills.ledger_agree import Agreements, Effect
 from loadtest.drills.ledger_desk import Desk
-from loadtest.drills.ledger_state import Account, Eyes, Hold, No, Row, State
-from loadtest.drills.ledger_words import FLAGS, Move, Outcome, Record, claim, rejected
+from loadtest.drills.ledger_state import Account, Eyes, Hold, No, Row
+from loadtest.drills.ledger_words import (
+    FLAGS,
+    SEVERAL_HOMES,
+    Move,
+    Outcome,
+    Record,
+    claim,
+    rejected,
+)
 from schemas.ids import is_guarded, partition_of
 from schemas.money import EXPONENTS
-
-Effect = Callable[[], None]
 
 TRIABLE: Final = ("transfer.post", "transfer.reject", "hold.place")
 
 
-class Model(State):
+class Model(Agreements):
     """A state, and how commands change it."""
 
     def __init__(self, partitions: int) -> None:
@@ -69,9 +76,11 @@ class Model(State):
     ) -> tuple[Outcome, Effect | None]:
         match kind:
             case "transfer.post":
-                for index, leg in enumerate(record["legs"]):
-                    desk.move(leg, index)
-                return Outcome("transfer.posted", moves=tuple(desk.moves)), None
+                return self._post(record, desk)
+            case "transfer.prepare":
+                return self.prepare(record, desk)
+            case "transfer.commit" | "transfer.abort":
+                return self.end(kind.partition(".")[2], record, desk)
             case "transfer.reject":
                 raise No(record["reason"])
             case "transfer.reverse":
@@ -87,6 +96,23 @@ class Model(State):
             case _:
                 assert kind in FLAGS
                 return self._flag(kind, record, desk)
+
+    def _post(self, record: Record, desk: Desk) -> tuple[Outcome, Effect | None]:
+        """Post all legs here, or begin what other homes must agree to."""
+        try:
+            for index, leg in enumerate(record["legs"]):
+                desk.move(leg, index)
+        except No as no:
+            if not SEVERAL_HOMES or no.reason not in {"wrong_partition", "credit_needs_home"}:
+                raise
+        else:
+            return Outcome("transfer.posted", moves=tuple(desk.moves)), None
+        desk.moves.clear()
+        outcome, effect = self.prepare(record, desk)
+        if record["dry_run"]:
+            raise No("dry_run_needs_one_home")
+        outcome.rare["parts"] = desk.parts(record)
+        return outcome, effect
 
     def _open(self, record: Record, partition: int) -> tuple[Outcome, Effect]:
         account_id, floor = record["account_id"], record["min_balance_minor"]
@@ -183,7 +209,7 @@ class Model(State):
         }
         if kind == "account.close":
             posted, held = desk.whole(account.account_id)
-            if held:
+            if held or desk.expected(account.account_id):
                 raise No("account_has_holds")
             if posted:
                 raise No("account_not_empty")

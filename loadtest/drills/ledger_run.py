@@ -176,12 +176,14 @@ class Run:
             connection.terminate()
 
     async def take_over(self, name: str, crash: str = "") -> None:
-        """Start a writer, and wait until it holds every fence."""
+        """Start a writer, and wait until it holds every fence, or has died as it was told to."""
         before = await self.fences()
         await self.start(name, crash)
 
         async def raised() -> bool:
             fences = await self.fences()
+            if crash and not self.running(name):
+                return True
             return len(fences) == self.mix.partitions and all(
                 fence["epoch"] > (before[number]["epoch"] if number in before else 0)
                 for number, fence in fences.items()

@@ -91,6 +91,26 @@ class Hold:
         return max((captured for at, captured in self.captures if at <= commit), default=0)
 
 
+@dataclass(slots=True)
+class Link:
+    """What a partition agreed to of a leg: that its source pays (debit), or its payee has room."""
+
+    partition: int
+    kind: str
+    leg: Record
+    opened: int
+    state: str = "open"
+    ended: int | None = None
+
+    def open_at(self, commit: int) -> bool:
+        """Tell whether it was open after a commit."""
+        return self.opened <= commit and (self.ended is None or self.ended > commit)
+
+    def committed_at(self, commit: int) -> bool:
+        """Tell whether it was committed by then."""
+        return self.state == "committed" and self.ended is not None and self.ended <= commit
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A command that was decided: `told` is what its event, and every repeat's, says."""
@@ -110,5 +130,7 @@ class State:
         self.accounts: dict[str, Account] = {}
         self.shares: defaultdict[tuple[str, int], Share] = defaultdict(Share)
         self.holds: dict[str, Hold] = {}
+        self.links: dict[tuple[str, int, str], Link] = {}
+        self.promised: Counter[str] = Counter()
         self.paid_back: Counter[tuple[int, int, int]] = Counter()
         self.claims: dict[str, Row] = {}

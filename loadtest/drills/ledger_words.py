@@ -6,13 +6,14 @@ by these rules alone. The chain hash and the sentence for people are left to oth
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from schemas import ids
 from schemas.errors import Poisoned
 from schemas.money import AMOUNT_MINOR_MAX
-from schemas.wire import decode
+from schemas.wire import decode, lock, writer_schema
 
 Record = dict[str, Any]
 Place = tuple[int, int]
@@ -25,7 +26,9 @@ BEGINNINGS: Final = {
 }  # fmt: skip
 """What begins a saga, under which step."""
 FLAGS: Final = ("account.freeze", "account.unfreeze", "account.close")
-KINDS: Final = {*BEGINNINGS, *FLAGS, "hold.post", "hold.void", "transfer.reverse"}
+LINKED: Final = ("transfer.prepare", "transfer.commit", "transfer.abort")
+"""What a saga asks of each home that must agree on a transfer."""
+KINDS: Final = {*BEGINNINGS, *FLAGS, *LINKED, "hold.post", "hold.void", "transfer.reverse"}
 LEGS_MAX: Final = 64
 HASH_CHARACTERS: Final = 64
 TOLD_BY_OTHERS: Final = ("chain_hash", "detail")
@@ -38,9 +41,16 @@ RARE: Final[Record] = {
     "min_balance_minor": None, "max_balance_minor": None, "reference": None, "metadata": {},
     "hold_id": None, "amount_minor": None, "remaining_minor": None, "expires_at_us": None,
     "original_id": None, "original_leg": None, "dry_run": False, "reservation_id": None,
-    "debits_frozen": None, "credits_frozen": None, "closed": None,
+    "debits_frozen": None, "credits_frozen": None, "closed": None, "parts": [], "leg_indexes": [],
 }  # fmt: skip
 """What most events leave empty."""
+
+
+_TODAY: Final = json.loads(writer_schema(lock()["ledger.events-value"][-1]["id"]))
+SEVERAL_HOMES: Final = any(field["name"] == "parts" for field in _TODAY["fields"])
+"""Whether this ledger lets several homes agree on a transfer."""
+if not SEVERAL_HOMES:
+    RARE.pop("parts"), RARE.pop("leg_indexes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +106,11 @@ def _whole(record: Record) -> bool:
     if not all(1 <= amount <= AMOUNT_MINOR_MAX for amount in amounts):
         return False
     legs = len(record["legs"])
+    if kind in LINKED:
+        named = ids.is_payment_id(record["saga_id"]) or ids.is_transfer_id(record["saga_id"])
+        own = record["saga_id"].endswith(record["identity"])
+        told = kind != "transfer.abort" or bool(record["reason"])
+        return named and own and told and 1 <= legs <= LEGS_MAX
     return {
         "transfer.post": 1 <= legs <= LEGS_MAX,
         "hold.place": legs == 1,
