@@ -15,7 +15,7 @@ from typing import Final
 
 from ledger_writer.crash import POINTS
 from loadtest.drills.ledger_proxy import KINDS as CUTS
-from loadtest.drills.ledger_run import REACHED_WITHIN_S, DrillError, Mix, Run
+from loadtest.drills.ledger_run import REACHED_WITHIN_S, Mix, Run
 
 Script = Callable[[Run], Awaitable[None]]
 
@@ -187,27 +187,23 @@ async def _crash(run: Run, point: str, passes: int) -> None:
     else:
         await run.start(crash=f"{point}:{passes}")
     feeding = asyncio.create_task(run.trickle(0.2))
-    try:
-        if point == "on_stop":
-            await asyncio.to_thread(run.writers["w0"].stop)
-        await run.until_ended("w0")
-    except DrillError:
-        await feeding
-        # Such a thing happens in some logs only: that the run had none of it is no difference.
-        if point not in SELDOM or not run.running("w0"):
-            raise
+    if point == "on_stop":
+        await asyncio.to_thread(run.writers["w0"].stop)
+    if await run.until_ended("w0"):
+        run.faults[f"SIGKILL {point}"] += 1
+    else:
         await run.kill()
         run.faults[f"not reached {point}"] += 1
-    else:
-        run.faults[f"SIGKILL {point}"] += 1
     await feeding
 
 
 async def _leave_a_gap(run: Run) -> None:
     """End a writer between a commit and its events."""
     await run.start(crash="after_commit:2")
-    await run.until_ended("w0")
-    run.faults["SIGKILL after_commit"] += 1
+    if await run.until_ended("w0"):
+        run.faults["SIGKILL after_commit"] += 1
+    else:
+        await run.kill()
 
 
 async def _held(run: Run) -> None:

@@ -35,6 +35,7 @@ SETTLE_WITHIN_S: Final = 90.0
 REACHED_WITHIN_S: Final = 45.0
 AUDIT_WITHIN_S: Final = 60.0
 POLL_S: Final = 0.05
+IDLE_S: Final = 6.0
 
 Condition = Callable[[], Awaitable[bool]]
 
@@ -204,16 +205,27 @@ class Run:
 
         await self.until(reached, REACHED_WITHIN_S, f"{target} rows")
 
-    async def until_ended(self, name: str) -> None:
-        """Wait until a writer that is to die has died by the signal it gives itself."""
+    async def until_ended(self, name: str) -> bool:
+        """Wait until a writer that is to die has died by the signal it gives itself.
+
+        False when it has nothing left to do in which it could: not every log passes every point.
+        """
         child = self.writers[name]
+        rows, changed_at = -1, time.monotonic()
 
         async def ended() -> bool:
-            return not child.running()
+            nonlocal rows, changed_at
+            now = await self.rows()
+            if now != rows:
+                rows, changed_at = now, time.monotonic()
+            return not child.running() or time.monotonic() > changed_at + IDLE_S
 
         await self.until(ended, REACHED_WITHIN_S, f"{name} dies")
+        if child.running():
+            return False
         if child.exit_code() != -signal.SIGKILL:
             raise DrillError(f"{name} ended with {child.exit_code()}: {child.log_tail(5)}")
+        return True
 
     async def settle(self) -> None:
         """Have writers finish everything, and stop them."""
