@@ -41,9 +41,10 @@ from ledger_writer.samples import (
     void,
 )
 from ledger_writer.verify import Balance, Verifier
-from loadtest.drills import ledger_check
+from loadtest.drills import ledger_check, ledger_words
 from loadtest.drills.ledger_check import Commit, Evidence, Logged
 from loadtest.drills.ledger_load import Load
+from loadtest.drills.ledger_saga import Sagas
 from schemas.errors import HeadraceError, Unavailable
 from schemas.wire import decode, encode
 
@@ -210,6 +211,11 @@ class WatchedLedger(MemoryLedger):
                 for hold in self.holds.values()
                 if hold.source == account.account_id
             )
+            open_minor += sum(
+                link.amount_minor
+                for link in _links(self).values()
+                if (link.source, link.kind, link.state) == (account.account_id, "debit", "open")
+            )
             assert held == open_minor, f"{account.account_id} holds {held}, not {open_minor}"
             total += balance
             floor = account.min_balance_minor
@@ -292,6 +298,7 @@ class World:
         self.writers: dict[int, list[asyncio.Task[None]]] = defaultdict(list)
         self.log_ms = 1_700_000_000_000
         self.crashes = 0
+        self.sagas, self.followed = Sagas(), Counter()
         self.placed: list[dict] = []
         self.paid: list[dict] = []
 
@@ -344,7 +351,17 @@ class World:
         for fed in load.records(self.knobs.commands, {}):
             await asyncio.sleep(self.rng.choice([0, 0, 0.01, 0.1]))
             self._append(fed.partition, fed.value)
+            self._follow()
             self._rewind()
+
+    def _follow(self) -> None:
+        """Carry on the transfers that several homes must agree on."""
+        for number, events in self.topics.events.items():
+            while self.followed[number] < len(events):
+                event = decode(EVENTS, events[self.followed[number]].value)
+                self.followed[number] += 1
+                for record in self.sagas.answers(event):
+                    self._append(record["slot"] % PARTITIONS, record)
 
     def _rewind(self) -> None:
         """Send everything again from some earlier offset on, as a task that lost its place may."""
@@ -365,6 +382,7 @@ class World:
             if self.rng.random() < self.knobs.poison:
                 self._append(self.rng.randrange(PARTITIONS), b"\0poison")
             self._append(record["slot"] % PARTITIONS, record)
+            self._follow()
             self._rewind()
             if record["type"] == "account.close":
                 self._credit(record["account_id"], f"late-{number}")
@@ -442,6 +460,8 @@ class World:
         self.log_ms += 1
         jump = rng.randint(-100_000, 100_000) if rng.random() < self.knobs.clock_jump else 0
         value = record if isinstance(record, bytes) else encode("ledger.commands", record)
+        if (asked := ledger_words.meaning(value)) is not None:
+            self.sagas.note(asked)
         made = Record(offset, self.log_ms + jump, b"key", value, ())
         log.append(made)
         for command in read_records([made]).commands:
@@ -454,7 +474,8 @@ class World:
         for storm in self.storms:
             storm.calm = True
         for _ in range(SETTLE_LOOKS):
-            if all(self._done(number) for number in range(PARTITIONS)):
+            self._follow()
+            if all(self._done(number) for number in range(PARTITIONS)) and not self.sagas.open:
                 return
             for task in [task for tasks in self.writers.values() for task in tasks]:
                 if task.done() and not task.cancelled() and task.exception():
@@ -488,6 +509,7 @@ class World:
                 accounts,
                 holds=self.ledger.holds,
                 reversals=self.ledger.reversals,
+                **({"links": _links(self.ledger)} if _links(self.ledger) else {}),
             )
         )
         assert not found, found
@@ -508,9 +530,10 @@ class World:
         rows = [self.ledger.row(*place) for place in self.ledger.lines]
         by_identity = defaultdict(list)
         for row in rows:
-            attempt = row.attempt if row.step == "expire" else None
+            further = row.step.startswith(("expire", "prepare-", "commit-", "abort-"))
+            step = (row.step, row.attempt) if further else None
             if not (row.extra and row.extras().get("dry_run")):
-                by_identity[row.identity, attempt].append(row)
+                by_identity[row.identity, step].append(row)
         for used in by_identity.values():
             claimed = [
                 row
@@ -552,6 +575,11 @@ class World:
         )
         self.proof = ledger_check.replay(evidence)
         assert not self.proof.differences, self.proof.differences[0]
+
+
+def _links(ledger: MemoryLedger) -> dict:
+    """Return what several homes have agreed to, where a ledger knows such things."""
+    return getattr(ledger, "links", {})
 
 
 def _logged(record: Record, headers: dict[str, bytes] | None = None) -> Logged:

@@ -1,0 +1,93 @@
+"""Brings transfers that several homes must agree on to their end, as the streams' sagas do. Pure.
+
+Fed with the ledger's events in order, it answers with commands: asks the other homes to prepare;
+once all have, commits at each; when one refuses, aborts at each. What it asks twice is a repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas.ids import command_id, slot_of
+
+Record = dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Saga:
+    """A transfer under way: which homes must agree, and which have."""
+
+    asked: Record
+    parts: list[str]
+    agreed: set[int] = field(default_factory=set)
+    waiting: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Sagas:
+    """`asked` are the transfers that were asked for, by saga; `open` those under way."""
+
+    asked: dict[str, Record] = field(default_factory=dict)
+    open: dict[str, _Saga] = field(default_factory=dict)
+    _seen: dict[int, int] = field(default_factory=dict)
+
+    def note(self, record: Record) -> None:
+        """Remember what is asked for, as long as it is the first under its id."""
+        if record["type"] == "transfer.post" and not record["dry_run"]:
+            self.asked.setdefault(record["saga_id"], record)
+
+    def answers(self, event: Record) -> Iterator[Record]:
+        """Return the commands that follow from an event; one seen before is passed over."""
+        partition, position = event["ledger_partition"], event["position"]
+        if position <= self._seen.get(partition, 0):
+            return
+        self._seen[partition] = position
+        saga_id, kind = event["saga_id"], event["type"]
+        if kind == "transfer.prepared" and event.get("parts") and not event["repeated"]:
+            yield from self._begin(event)
+        saga = self.open.get(saga_id)
+        if saga is None:
+            return
+        step = event["command_id"].split("/")[1]
+        if step.startswith("prepare") and not event["repeated"]:
+            yield from self._prepared(saga, event)
+        elif step.startswith(("commit", "abort")):
+            saga.waiting.discard(event["home_account"])
+            if not saga.waiting:
+                del self.open[saga_id]
+
+    def _begin(self, event: Record) -> Iterator[Record]:
+        saga = _Saga(self.asked[event["saga_id"]], event["parts"], {event["ledger_partition"]})
+        self.open[event["saga_id"]] = saga
+        for number, part in enumerate(saga.parts[1:], 1):
+            yield _asking("prepare", saga.asked, part, number)
+
+    def _prepared(self, saga: _Saga, event: Record) -> Iterator[Record]:
+        if saga.waiting:
+            return  # it is ending already
+        how, told = "commit", {}
+        if event["type"] == "transfer.prepared":
+            saga.agreed.add(event["ledger_partition"])
+            if len(saga.agreed) < len(saga.parts):
+                return
+        else:
+            how = "abort"
+            told = {"reason": event["reason"], "failed_leg": event["failed_leg"]}
+        saga.waiting = set(saga.parts)
+        for number, part in enumerate(saga.parts):
+            yield _asking(how, saga.asked, part, number) | told
+
+
+def _asking(how: str, of: Record, part: str, number: int) -> Record:
+    step = f"{how}-{number}"
+    return {
+        **of,
+        "type": f"transfer.{how}",
+        "step": step,
+        "attempt": 1,
+        "command_id": command_id(of["saga_id"], step, 1),
+        "home_account": part,
+        "slot": slot_of(part),
+    }
