@@ -7,7 +7,6 @@ log ends and which events are published, by reading on from where it read before
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -62,16 +61,13 @@ class Feeder:
             ends[partition] = offset + 1
         return ends
 
-    async def published(self, shown: Counter[int]) -> None:
-        """Raise `shown` to the highest positions that `ledger.events` shows, by partition."""
+    async def events(self) -> list[dict[str, Any]]:
+        """Return the events that were published since this was asked last."""
         await self.reader.advance()
         log, decode = self.reader.logs[EVENTS], decoder(EVENTS)
-        for index in range(self._read, len(log)):
-            value = log.values[index]
-            assert value is not None
-            partition = log.partitions[index]
-            shown[partition] = max(shown[partition], decode(value)["position"])
+        found = [decode(value) for value in log.values[self._read :] if value is not None]
         self._read = len(log)
+        return found
 
     async def _transaction(self, records: Sequence[Fed], *, commit: bool) -> None:
         await self.producer.begin_transaction()

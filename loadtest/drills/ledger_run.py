@@ -26,21 +26,22 @@ from deploy.local.child import Child, Command
 from deploy.local.home import PROJECT
 from deploy.local.kafka import Kafka
 from deploy.local.postgres import Postgres
-from loadtest.drills import ledger_check, ledger_tables, ledger_watch
+from loadtest.drills import ledger_check, ledger_tables, ledger_watch, ledger_words
 from loadtest.drills.ledger_feed import Feeder
-from loadtest.drills.ledger_load import Fed, Load
+from loadtest.drills.ledger_load import COMMANDS, Fed, Load
 from loadtest.drills.ledger_proxy import Proxy
+from loadtest.drills.ledger_saga import Sagas
+from schemas.ids import partition_of
+from schemas.wire import encode
 
 SETTLE_WITHIN_S: Final = 90.0
 REACHED_WITHIN_S: Final = 45.0
-AUDIT_WITHIN_S: Final = 60.0
 POLL_S: Final = 0.05
 IDLE_S: Final = 6.0
 
 Condition = Callable[[], Awaitable[bool]]
 
 _FENCES: Final = "select partition, epoch, next_offset, next_position from ledger.partitions"
-_SETTLED: Final = "select next_offset, next_position from ledger.partitions where partition = $1"
 
 
 class DrillError(RuntimeError):
@@ -75,6 +76,8 @@ class Run:
     writers: dict[str, Child] = field(default_factory=dict)
     fed: int = 0
     proof: ledger_check.Proof | None = None
+    sagas: Sagas = field(default_factory=Sagas)
+    shown: Counter[int] = field(default_factory=Counter)
     _expected_dead: set[str] = field(default_factory=set)
     _source: Iterator[Fed] | None = None
 
@@ -86,7 +89,24 @@ class Run:
             load = Load(self.seed, self.mix.partitions, int(time.time() * 1000))
             self._source = load.records(self.mix.commands, self.mix.favored)
         records = list(islice(self._source, round(share * self.mix.commands)))
+        for record in records:
+            if (asked := ledger_words.meaning(record.value)) is not None:
+                self.sagas.note(asked)
         self.fed += await self.feeder.feed(records)
+
+    async def follow(self) -> None:
+        """Carry on the transfers that several homes must agree on, as far as events tell."""
+        records = []
+        for event in await self.feeder.events():
+            partition = event["ledger_partition"]
+            self.shown[partition] = max(self.shown[partition], event["position"])
+            records += [self._asked(record) for record in self.sagas.answers(event)]
+        self.fed += await self.feeder.feed(records)
+
+    def _asked(self, record: ledger_words.Record) -> Fed:
+        partition = partition_of(record["slot"], self.mix.partitions)
+        value = encode(COMMANDS, record)
+        return Fed(partition, record["home_account"].encode(), value, int(time.time() * 1000))
 
     async def feed_all(self) -> None:
         """Write what is left of them."""
@@ -96,6 +116,7 @@ class Run:
         """Write a share of the commands little by little."""
         for _ in range(slices):
             await self.feed(share / slices)
+            await self.follow()
             await asyncio.sleep(pause_s)
 
     # -- processes ---------------------------------------------------------------------------
@@ -233,19 +254,24 @@ class Run:
         if not any(self.running(name) for name in self.writers):
             await self.start()
         ends = await self.feeder.ends()
-        shown: Counter[int] = Counter()
 
         async def finished() -> bool:
+            nonlocal ends
+            fed = self.fed
+            await self.follow()
+            if self.fed != fed:
+                ends = await self.feeder.ends()
             fences = await self.fences()
             if not all(n in fences and fences[n]["next_offset"] >= ends[n] for n in ends):
                 return False
-            await self.feeder.published(shown)
-            return all(shown[n] == fences[n]["next_position"] - 1 for n in ends)
+            told = all(self.shown[n] == fences[n]["next_position"] - 1 for n in ends)
+            return told and not self.sagas.open
 
         try:
             await self.until(finished, SETTLE_WITHIN_S, f"all up to {ends} is decided")
         except DrillError as error:
-            raise DrillError(f"{error}; {await self.fences()}; published {shown}") from error
+            left = f"published {self.shown}, open {list(self.sagas.open)}"
+            raise DrillError(f"{error}; {await self.fences()}; {left}") from error
         for name in self.writers:
             await self.stop(name)
 
@@ -261,24 +287,5 @@ class Run:
         proof = self.proof = ledger_check.replay(evidence)
         if not proof.differences:
             proof.differences += ledger_tables.differences(evidence, proof)
-        audited = await self._audit()
+        audited = await ledger_watch.audit(self.dsns["ledger_reader"], self.mix.partitions)
         return proof.differences + audited
-
-    async def _audit(self) -> list[str]:
-        """Run the ledger's own audit: the chain, and every balance derived from the rows."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "ledger_writer.audit"),
-            env={
-                "PATH": os.environ["PATH"],
-                "PYTHONPATH": str(PROJECT),
-                "HEADRACE_LEDGER_READER_DSN": self.dsns["ledger_reader"],
-                "HEADRACE_PARTITIONS": str(self.mix.partitions),
-            },
-            cwd=PROJECT,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        async with asyncio.timeout(AUDIT_WITHIN_S):
-            said, _ = await process.communicate()
-        return [] if process.returncode == 0 else [f"audit: {said.decode()[:2000]}"]

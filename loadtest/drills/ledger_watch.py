@@ -8,15 +8,20 @@ one at a time; everything before their last moment still overlaps.
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
+from deploy.local.home import PROJECT
 from loadtest.drills.ledger_check import Commit, Evidence, Logged
 from loadtest.kafka_log import LogReader, all_partitions
 
 if TYPE_CHECKING:
     import asyncpg
 
+AUDIT_WITHIN_S: Final = 60.0
 TOPICS: Final = ("ledger.commands", "ledger.events", "ledger.commands.dlq")
 
 OBSERVE: Final = """
@@ -91,6 +96,26 @@ async def gather(bootstrap: str, reader: asyncpg.Connection, partitions: int) ->
             lines[name] = [dict(line) for line in await reader.fetch(sql)]
     commands, events, dead = (topics[name] for name in TOPICS)
     return Evidence(partitions, commands, events, dead, commits, lines)
+
+
+async def audit(reader_dsn: str, partitions: int) -> list[str]:
+    """Run the ledger's own audit: the chain, and every balance derived from the rows."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "ledger_writer.audit"),
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(PROJECT),
+            "HEADRACE_LEDGER_READER_DSN": reader_dsn,
+            "HEADRACE_PARTITIONS": str(partitions),
+        },
+        cwd=PROJECT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(AUDIT_WITHIN_S):
+        said, _ = await process.communicate()
+    return [] if process.returncode == 0 else [f"audit: {said.decode()[:2000]}"]
 
 
 def _by_partition(log: Any, partitions: int) -> dict[int, list[Logged]]:

@@ -229,7 +229,8 @@ class WatchedLedger(MemoryLedger):
         for entry in row.entries:
             stopped = self.stopped.get(entry.account_id, {})
             way = "debits_frozen" if entry.amount_minor < 0 else "credits_frozen"
-            forbidden = stopped.get("closed") or stopped.get(way)
+            agreed_before = row.type == "transfer.committed"
+            forbidden = stopped.get("closed") or (stopped.get(way) and not agreed_before)
             assert not (entry.amount_minor and forbidden), f"{entry} in spite of {stopped}"
         if row.type in {"account.frozen", "account.unfrozen", "account.closed"} and not row.repeats:
             told = row.extras()["account"]
@@ -246,6 +247,8 @@ class WatchedLedger(MemoryLedger):
             self.paid_back[*place, leg] += amount_minor
             if original.type == "hold.placed":
                 moved_minor = self.holds[told["original_id"]].captured_minor
+            elif original.type == "transfer.prepared":
+                moved_minor = _links(self)[f"{original.saga_id}/{leg}", "debit"].amount_minor
             else:
                 moved_minor = original.entries[2 * leg + 1].amount_minor
             assert self.paid_back[*place, leg] <= moved_minor, f"{told} of {moved_minor}"
