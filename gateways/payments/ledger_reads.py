@@ -141,11 +141,10 @@ select (posted + (
 def transfers(query: TransferQuery) -> tuple[str, list[Any]]:
     """Return the statement and arguments of one page of transfers."""
     filters = Filters()
-    if query.reference is not None:
-        filters.tags.append(tags.reference("transfer", query.reference))
-    filters.tags += [tags.metadata("transfer", *pair) for pair in query.metadata]
+    filters.said("transfer", query.reference, query.metadata)
     if query.account is not None:
-        filters.tags.append(tags.account("transfer", query.account))
+        side = msgspec.json.encode([{"account_id": query.account}]).decode()
+        filters.want(tags.account("transfer", query.account), "t.entries @> {}::jsonb", side)
     return lists.statement(_TRANSFERS, query, filters)
 
 
@@ -221,7 +220,7 @@ def transfer_of(row: Row) -> Transfer:
 
 def shown_transfer(row: Row) -> ShownTransfer:
     """Read a transfer of a list."""
-    return ShownTransfer(transfer_of(row), Place(row["booked_at_us"], row["transfer_id"]))
+    return ShownTransfer(transfer_of(row), Place(row["listed_at_us"], row["transfer_id"]))
 
 
 def hold_of(row: Row) -> ShownHold:

@@ -1,15 +1,18 @@
 """How a list is read: newest first, then by id, along one index, a page at a time. Pure.
 
-By a tag (see schemas/tags.py) the rows of that tag are walked and what they name is looked up;
-further tags and conditions are looked at on the way. Without one, the table's own index by time is
-walked, or one index an arm.
+By a tag (see schemas/tags.py) the rows of that tag are walked, what they name is looked up, and
+further conditions are looked at there. Without one, the table's own index by time is walked, or one
+index an arm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import msgspec
+
+from schemas import tags
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,10 @@ class Window(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What is listed: columns, table, and its columns of id and time. Rows are called `t`."""
+    """What is listed: columns, table, and its columns of id and time. Rows are called `t`.
+
+    Beside the columns, a row has its time in the list: `listed_at_us`.
+    """
 
     columns: str
     table: str
@@ -47,12 +53,12 @@ class Shape:
 
 @dataclass(slots=True)
 class Filters:
-    """What rows must have: tags, and conditions on `t` with their arguments.
+    """What rows must have: a tag, and conditions on `t`; with their arguments.
 
     `arms`: conditions of which one must hold, each with an index of its own.
     """
 
-    tags: list[str] = field(default_factory=list)
+    tag: str | None = None
     conditions: list[str] = field(default_factory=list)
     arms: list[str] = field(default_factory=list)
     arguments: list[Any] = field(default_factory=list)
@@ -62,14 +68,33 @@ class Filters:
         self.arguments.append(value)
         return f"${len(self.arguments)}"
 
+    def want(self, tag: str, condition: str, value: Any) -> None:
+        """Walk this tag if none is walked yet; else look at the condition, {} being the value."""
+        if self.tag is None:
+            self.tag = tag
+        else:
+            self.conditions.append(condition.format(self.bound(value)))
+
+    def said(
+        self, kind: tags.Kind, reference: str | None, metadata: tuple[tuple[str, str], ...]
+    ) -> None:
+        """Want what a client has said."""
+        if reference is not None:
+            self.want(tags.reference(kind, reference), "t.reference = {}", reference)
+        for name, value in metadata:
+            pair = msgspec.json.encode({name: value}).decode()
+            self.want(tags.metadata(kind, name, value), "t.metadata @> {}::jsonb", pair)
+
 
 def statement(shape: Shape, window: Window, filters: Filters) -> tuple[str, list[Any]]:
     """Return the statement and arguments of one page."""
-    tagged = bool(filters.tags)
+    tagged = filters.tag is not None
     at, named = ("d.at_us", "d.id") if tagged else (f"t.{shape.at}", f"t.{shape.id}")
     bound = filters.bound
     conditions = [f"{'d' if tagged else 't'}.tenant = {bound(window.tenant)}"]
-    conditions += _tagged([bound(tag) for tag in filters.tags]) + filters.conditions
+    if tagged:
+        conditions.append(f"d.tag = {bound(filters.tag)}")
+    conditions += filters.conditions
     if window.from_us is not None:
         conditions.append(f"{at} >= {bound(window.from_us)}")
     if window.to_us is not None:
@@ -81,7 +106,8 @@ def statement(shape: Shape, window: Window, filters: Filters) -> tuple[str, list
     if tagged:
         found = f"select * from {shape.table} where {shape.id} = d.id"  # noqa: S608 (constants)
         source = f"search_tags d cross join lateral ({found}) t"
-    select = f"select {shape.columns} from {source} where {' and '.join(conditions)}"  # noqa: S608
+    columns = f"{shape.columns}, {at} as listed_at_us"
+    select = f"select {columns} from {source} where {' and '.join(conditions)}"  # noqa: S608
     limit = bound(window.limit)
     if tagged or not filters.arms:
         either = f" and ({' or '.join(filters.arms)})" if filters.arms else ""
@@ -89,13 +115,3 @@ def statement(shape: Shape, window: Window, filters: Filters) -> tuple[str, list
     order = f" order by {shape.at} desc, {shape.id} limit {limit}"
     arms = [f"({select} and {arm}{order})" for arm in filters.arms]
     return " union all ".join(arms) + order, filters.arguments
-
-
-def _tagged(tags: Sequence[str]) -> list[str]:
-    """Walk the first tag's rows; of the others there must be one at the same place."""
-    also = (
-        f"exists (select from search_tags o where o.tenant = d.tenant and o.tag = {tag}"
-        " and o.at_us = d.at_us and o.id = d.id)"
-        for tag in tags[1:]
-    )
-    return [*(f"d.tag = {tag}" for tag in tags[:1]), *also]

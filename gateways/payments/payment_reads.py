@@ -25,7 +25,6 @@ from gateways.payments.present import (
     reason_of,
 )
 from gateways.payments.times import timestamp
-from schemas import tags
 
 _decode_timeline: Final = msgspec.json.Decoder(list[tuple[int, str, str | None, str | None]]).decode
 
@@ -88,9 +87,7 @@ where a.account_id = $1 and a.tenant = $2"""
 def list_statement(query: PaymentQuery) -> tuple[str, list[Any]]:
     """Return the statement and arguments of one page of payments."""
     filters = Filters()
-    if query.reference is not None:
-        filters.tags.append(tags.reference("payment", query.reference))
-    filters.tags += [tags.metadata("payment", *pair) for pair in query.metadata]
+    filters.said("payment", query.reference, query.metadata)
     if query.status is not None:
         filters.conditions.append(f"t.status = {filters.bound(query.status)}")
     if query.idempotency_key is not None:
