@@ -16,7 +16,7 @@ import orjson
 
 from schemas import tags
 from schemas.ids import is_transfer_id
-from streams.views import holds
+from streams.views import holds, parts
 
 Event = dict[str, Any]
 
@@ -32,6 +32,7 @@ _TRANSFERS: Final = {
     "transfer.posted": "posted",
     "transfer.reversed": "posted",
     "transfer.rejected": "rejected",
+    "transfer.aborted": "rejected",
 }
 
 
@@ -56,6 +57,7 @@ class Rows:
     holds: holds.Holds = field(default_factory=holds.Holds)
     tags: set[tuple[str, str, int, str]] = field(default_factory=set)
     transfers: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    parts: dict[str, parts.Part] = field(default_factory=dict)
     webhooks: dict[tuple[str, str], tuple[Any, ...]] = field(default_factory=dict)
 
 
@@ -170,19 +172,25 @@ def _ledger(rows: Rows, event: Event) -> None:
         rows.accounts.setdefault(event["account_id"], _account_row(event))
     elif kind in _FLAGGED:
         _flags(rows, event)
-    elif kind in _TRANSFERS and transfer_id is not None and is_transfer_id(transfer_id):
+    elif transfer_id is not None and is_transfer_id(transfer_id):
         _transfer(rows, event)
     elif kind in holds.KINDS:
         holds.fold(rows.holds, event)
 
 
 def _transfer(rows: Rows, event: Event) -> None:
-    transfer_id = event["transfer_id"]
-    if transfer_id in rows.transfers:
+    """Show a transfer once it has ended; of several homes, its own says how, with what it says."""
+    transfer_id, home = event["transfer_id"], parts.at_home(event)
+    if event["type"] == parts.COMMITTED:
+        parts.fold(rows.parts, event)
+    elif not home or event["type"] not in _TRANSFERS or transfer_id in rows.transfers:
         return
-    rows.transfers[transfer_id] = _transfer_row(event)
-    found = tags.of("transfer", event["reference"], event["metadata"])
-    found |= {tags.account("transfer", entry["account_id"]) for entry in event["entries"]}
+    else:
+        rows.transfers[transfer_id] = _transfer_row(event)
+    moved = event["entries"] if event["reason"] is None else ()
+    found = {tags.account("transfer", entry["account_id"]) for entry in moved}
+    if home:
+        found |= tags.of("transfer", event["reference"], event["metadata"])
     _tag(rows, event, found, event["booked_at_us"], transfer_id)
 
 
@@ -215,7 +223,7 @@ def _transfer_row(event: Event) -> tuple[Any, ...]:
         event["failed_leg"],
         event["reference"],
         _json(event["metadata"]),
-        _json(event["entries"]),
+        _json(event["entries"] if _TRANSFERS[event["type"]] == "posted" else []),
         event["booked_at_us"],
         event["effective_at_us"],
         event["position"],

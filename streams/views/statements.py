@@ -113,6 +113,35 @@ select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[
     $14::bigint[])
 on conflict do nothing"""
 
+# Parts are put together in the order of the legs, the debit first; which came first makes no
+# difference. Position 0: the transfer's own home, which says when it was booked, has not spoken.
+PARTS: Final = """
+insert into transfers (transfer_id, tenant, status, reference, metadata, entries, booked_at_us,
+    effective_at_us, ledger_position)
+select part.transfer_id, part.tenant, 'posted', part.reference, part.metadata, part.entries,
+    part.booked_at_us, part.effective_at_us, part.ledger_position
+from unnest($1::text[], $2::text[], $3::text[], $4::jsonb[], $5::jsonb[], $6::bigint[],
+    $7::bigint[], $8::bigint[]) as part (transfer_id, tenant, reference, metadata, entries,
+    booked_at_us, effective_at_us, ledger_position)
+order by part.transfer_id
+on conflict (transfer_id) do update set
+    entries = (
+        select jsonb_agg(side order by (side ->> 'leg')::int, (side ->> 'amount_minor')::bigint)
+        from (
+            select * from jsonb_array_elements(transfers.entries)
+            union select * from jsonb_array_elements(excluded.entries)
+        ) as sides (side)
+    ),
+    (reference, metadata, booked_at_us, effective_at_us, ledger_position) = (
+        select told.*
+        from (values
+            (transfers.reference, transfers.metadata, transfers.booked_at_us,
+                transfers.effective_at_us, transfers.ledger_position),
+            (excluded.reference, excluded.metadata, excluded.booked_at_us,
+                excluded.effective_at_us, excluded.ledger_position)
+        ) as told order by told.column5 desc limit 1
+    )"""
+
 WEBHOOKS: Final = """
 insert into webhook_events (source, partner_event_id, status, deliveries, first_received_at_us,
     body_hash)

@@ -18,6 +18,7 @@ import asyncpg
 from schemas.errors import Fenced, Poisoned, Unavailable
 from streams.views import statements
 from streams.views.migrate import applied, migrations
+from streams.views.parts import row_of
 from streams.views.rows import Rows
 
 CONNECT_S: Final = 5.0
@@ -133,6 +134,7 @@ class Store:
             (statements.HOLDS_CHANGED, rows.holds.changed.values()),
             (statements.TAGS, rows.tags),
             (statements.TRANSFERS, rows.transfers.values()),
+            (statements.PARTS, (row_of(*part) for part in sorted(rows.parts.items()))),
             (statements.WEBHOOKS, rows.webhooks.values()),
         ):
             arrays: list[list[Any]] = statements.columns(of_table)

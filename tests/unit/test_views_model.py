@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import ids, tags, wire
+from streams.views.parts import row_of
 from streams.views.rows import LEDGER, PAYMENTS, WEBHOOKS, Rows, fold
 
 PARTITIONS = 4
@@ -32,6 +33,8 @@ def make_log(rng: random.Random, payments: int) -> list[Entry]:
     queues += [_flags(rng, account, n) for n, account in enumerate(accounts)]
     queues += [_moves(rng, n, accounts) for n in range(payments // 2 + 1)]
     queues += [_webhook(rng, n) for n in range(payments // 3 + 1)]
+    for n in range(payments // 3):
+        queues += _agreed(rng, n, accounts)
     queues += [_hold(rng, n, accounts[n % len(accounts)]) for n in range(payments // 2 + 1)]
     versions: dict[tuple[str, int], list[int]] = {}
     log: list[Entry] = [entry for queue in queues[: len(accounts)] for entry in queue]
@@ -99,6 +102,34 @@ def _moves(rng: random.Random, n: int, accounts: list[str]) -> list[Entry]:
     _, home, reversed_ = _transfer(back, destination, source, 50 + n, n + 1)
     reversed_ |= {"type": "transfer.reversed", "original_id": made, "amount_minor": 50 + n}
     return [(LEDGER, share, posted), (LEDGER, home, reversed_)]
+
+
+def _agreed(rng: random.Random, n: int, accounts: list[str]) -> list[list[Entry]]:
+    """A transfer of several homes, each of which posts its legs, or gives them up."""
+    a, b, c = rng.sample(accounts, 3)
+    legs = [(source, c) for source in rng.sample([a, b, a, b, a], 5)]
+    first = legs[0][0]
+    made = ids.transfer_id("t", f"m{n}", first)
+    kind = rng.choice(("transfer.committed", "transfer.committed", "transfer.aborted"))
+    queues: list[list[Entry]] = []
+    for home in (a, b):
+        if ids.slot_of(home) == ids.slot_of(first) and home != first:
+            continue
+        event = _ledger_event(made, home, 40 * n + len(queues)) | {"type": kind}
+        event |= {"transfer_id": made, "reference": f"m {n % 2}", "metadata": {"m": "1"}}
+        own = [i for i, (source, _) in enumerate(legs) if source == home]
+        entries = [
+            {"account_id": account, "share": event["ledger_partition"], "amount_minor": signed}
+            | {"currency": "EUR", "version": 0, "posted_minor": 0, "held_minor": 0}
+            for i in own
+            for account, signed in ((legs[i][0], -10 - i), (legs[i][1], 10 + i))
+        ]
+        if kind == "transfer.aborted":
+            event |= {"reason": "insufficient_funds", "failed_leg": 1}
+            entries = [entry | {"amount_minor": 0} for entry in entries[:1]]
+        event |= {"entries": entries, "leg_indexes": own}
+        queues.append([(LEDGER, event["ledger_partition"], event)])
+    return queues
 
 
 def _hold(rng: random.Random, n: int, account: str) -> list[Entry]:
@@ -343,9 +374,16 @@ def _expect_tags(contents: Contents) -> None:
         found |= {("t", tag, row[18], row[0]) for tag in tags.of("payment", row[15], row[16])}
     for row in contents["transfers"].values():
         own = tags.of("transfer", row[8], row[9])
-        own |= {tags.account("transfer", entry["account_id"]) for entry in row[10]}
         found |= {("t", tag, row[11], row[0]) for tag in own}
-    contents["search_tags"] = {row: row for row in found}
+    contents["search_tags"] |= {row: row for row in found}
+
+
+def _expect_accounts(contents: Contents, event: dict[str, Any]) -> None:
+    """A transfer is found by each account that it moved money on, from when it did."""
+    for entry in event["entries"]:
+        tag = tags.account("transfer", entry["account_id"])
+        row = ("t", tag, event["booked_at_us"], event["transfer_id"])
+        contents["search_tags"][row] = row
 
 
 def _expect_shifted(contents: Contents, entry: dict[str, Any], event: dict[str, Any]) -> None:
@@ -355,6 +393,25 @@ def _expect_shifted(contents: Contents, entry: dict[str, Any], event: dict[str, 
             key = (entry["account_id"], span_s, at_us // (span_s * 1_000_000))
             before = contents["shifted_sums"].get(key, (*key, 0))
             contents["shifted_sums"][key] = (*key, before[3] + minor)
+
+
+def _is_home(event: dict[str, Any]) -> bool:
+    return bool(event["slot"] == ids.slot_of(event["transfer_id"]))
+
+
+def _expect_part(contents: Contents, event: dict[str, Any]) -> None:
+    """Merge one home's legs; its own home says the rest."""
+    key, home = event["transfer_id"], _is_home(event)
+    blank = (key, "t", "posted", *[None] * 5, None, {}, [], 0, 0, 0)
+    row = contents["transfers"].get(key, blank)
+    sides = [{**entry, "leg": event["leg_indexes"][i // 2]}
+             for i, entry in enumerate(event["entries"])]  # fmt: skip
+    merged = sorted(row[10] + sides, key=lambda side: (side["leg"], side["amount_minor"]))
+    row = (*row[:10], merged, *row[11:])
+    if home:
+        said = (event["booked_at_us"], event["effective_at_us"], event["position"])
+        row = (*row[:8], event["reference"], event["metadata"], merged, *said)
+    contents["transfers"][key] = row
 
 
 def _expect_hold(contents: Contents, event: dict[str, Any]) -> None:
@@ -393,11 +450,15 @@ def _expect_ledger(contents: Contents, event: dict[str, Any]) -> None:
         contents["accounts"][event["account_id"]] = (*account[:5], status, *account[6:10], *newest)
     if event["type"].startswith("hold.") and not event["repeated"]:
         _expect_hold(contents, event)
-    if (event["transfer_id"] or "").startswith("tr_"):
+    if (event["transfer_id"] or "").startswith("tr_") and event["reason"] is None:
+        _expect_accounts(contents, event)
+    if event["type"] == "transfer.committed":
+        _expect_part(contents, event)
+    elif (event["transfer_id"] or "").startswith("tr_") and _is_home(event):
         contents["transfers"][event["transfer_id"]] = (
             event["transfer_id"],
             "t",
-            "rejected" if event["type"] == "transfer.rejected" else "posted",
+            "posted" if event["reason"] is None else "rejected",
             event["original_id"],
             event["amount_minor"],
             event["reason"],
@@ -405,7 +466,7 @@ def _expect_ledger(contents: Contents, event: dict[str, Any]) -> None:
             event["failed_leg"],
             event["reference"],
             event["metadata"],
-            event["entries"],
+            event["entries"] if event["reason"] is None else [],
             event["booked_at_us"],
             event["effective_at_us"],
             event["position"],
@@ -494,6 +555,8 @@ class Tables:
         for key, row in rows.transfers.items():
             read = (orjson.loads(row[9]), orjson.loads(row[10]))
             tables["transfers"].setdefault(key, (*row[:9], *read, *row[11:]))
+        for key, part in rows.parts.items():
+            self._merge(row_of(key, part))
         for share, row in rows.shares.items():
             if share not in tables["account_shares"] or (
                 tables["account_shares"][share][2] < row[2]
@@ -510,6 +573,16 @@ class Tables:
             old = tables["webhook_events"].get(hook, row)
             status = "conflicted" if "conflicted" in {old[2], row[2]} else row[2]
             tables["webhook_events"][hook] = (*hook, status, max(old[3], row[3]), *old[4:])
+
+    def _merge(self, part: tuple[Any, ...]) -> None:
+        key, tenant, reference, metadata, entries, booked, effective, position = part
+        new = (key, tenant, "posted", *[None] * 5, reference, orjson.loads(metadata))
+        new = (*new, orjson.loads(entries), booked, effective, position)
+        old = self.contents["transfers"].get(key, new)
+        sides = old[10] + [side for side in new[10] if side not in old[10]]
+        sides.sort(key=lambda side: (side["leg"], side["amount_minor"]))
+        told = new if position > old[13] else old
+        self.contents["transfers"][key] = (*told[:10], sides, *told[11:])
 
     def _shift(self, row: tuple[Any, ...]) -> None:
         if row[:3] in self.contents["entries"]:
