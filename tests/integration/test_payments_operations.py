@@ -6,6 +6,8 @@ ledger, views and lake.
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -176,16 +178,124 @@ def test_the_legs_of_a_transfer_move_together_or_not_at_all(client: Customer) ->
     assert (client.balances(ada)["posted"], client.balances(bob)["posted"]) == (0, 30)
     status, refused = client.move("t2", (bank, ada, 5), (ada, bob, 6))
     assert (status, code(refused)) == (422, "insufficient_funds")
+    assert refused["errors"][0]["pointer"] == "/legs/1"
     assert (client.balances(ada)["posted"], client.balances(bob)["posted"]) == (0, 30)
 
 
-def test_a_dry_run_moves_nothing_and_leaves_its_outcome_to_be_had(client: Customer) -> None:
+def test_a_dry_run_moves_nothing_and_leaves_its_key_to_the_transfer(client: Customer) -> None:
     _, ada = client.funded(100)
     bob = client.account("bob")
-    status, tried = client.move("t1", (ada, bob, 30), dry_run=True)
-    assert (status, tried["status"]) == (200, "allowed")
+    for _ in range(2):
+        status, tried = client.move("t1", (ada, bob, 60), dry_run=True)
+        assert (status, tried["status"], tried["entries"]) == (200, "allowed", [])
     assert client.balances(ada)["posted"] == 100
-    assert client.move("t2", (ada, bob, 30))[0] == 201
+    status, made = client.move("t1", (ada, bob, 60))
+    assert (status, made["status"]) == (201, "posted")
+    status, tried = client.move("t1", (ada, bob, 60), dry_run=True)
+    assert (status, code(tried)) == (422, "insufficient_funds"), "decided anew"
+
+
+def test_a_used_key_is_refused_from_any_home_though_it_was_rejected(client: Customer) -> None:
+    bank, ada = client.funded(100)
+    bob = client.elsewhere(ada)
+    assert client.pay("in", bank, bob, 100)[2]["status"] == "settled"
+    assert client.pay("k1", ada, bob, 1)[2]["status"] == "settled"
+    assert client.pay("k2", ada, bob, 999)[2]["status"] == "rejected"
+    assert client.move("k3", (ada, bob, 999))[0] == 422
+    for status, answer in (
+        client.pay("k1", bob, ada, 1)[::2],
+        client.pay("k2", bob, ada, 1)[::2],
+        client.move("k3", (bob, ada, 1)),
+    ):
+        assert (status, answer["code"]) == (422, "idempotency_key_reused")
+    assert client.balances(bob)["posted"] == 101
+
+
+def test_transfers_are_found_by_what_was_said_of_them(client: Customer) -> None:
+    bank, ada = client.funded(100)
+    bob, said = client.account("bob"), {"metadata": {"order n": f"{client.run}=7"}}
+    first = client.move("t1", (ada, bob, 1), reference=client.run, **said)[1]["id"]
+    second = client.move("t2", (bank, ada, 1), (ada, bob, 1), **said)[1]["id"]
+    order = f"metadata.order%20n={client.run}%3D7"
+    for query, wanted in (
+        (f"reference={client.run}", [first]), (order, [second, first]),
+        (f"{order}&account={bank}", [second]), (f"account={bob}", [second, first]),
+        (f"{order}&limit=1", [second]), (f"reference={client.run}&account={bank}", []),
+    ):  # fmt: skip
+
+        def found(query: str = query) -> list[str]:
+            return [one["id"] for one in client.get(f"/v1/transfers?{query}")[2]["data"]]
+
+        assert wait_for(lambda found=found, wanted=wanted: found() == wanted, 20), (query, found())
+
+
+def test_what_is_held_adds_up_and_is_listed_until_it_ends(client: Customer) -> None:
+    _, ada = client.funded(1_000)
+    bob = client.elsewhere(ada)
+    held = [client.authorize(f"m{n}", ada, bob, 100 + n) for n in range(3)]
+    assert client.on(held[0], "capture", "c1", amount=30)[0] == 200
+    assert client.on(held[0], "capture", "c2", amount=20)[0] == 200
+    assert client.on(held[1], "void", "v")[0] == 200
+
+    def listed() -> list[tuple[str, int, int]]:
+        shown = client.get(f"/v1/accounts/{ada}/holds")[2]["data"]
+        return [(one["payment"], one["captured"], one["remaining"]) for one in shown]
+
+    wanted = [(held[2]["id"], 0, 102), (held[0]["id"], 50, 50)]
+    assert wait_for(lambda: listed() == wanted, 20), listed()
+    assert client.balances(ada) == {"posted": 950, "held": 152, "available": 798}
+
+
+def test_a_freeze_is_answered_with_the_balances_and_no_later_credit_lands(
+    client: Customer,
+) -> None:
+    """Customers of other partitions pay all the while; a credit that was decided first may land."""
+    bank, ada = client.funded(10_000)
+    bob = client.elsewhere(ada)
+    assert client.pay("own", bank, bob, 500)[2]["status"] == "settled"
+    answered, over, late = threading.Event(), threading.Event(), list[str]()
+
+    def pay(worker: int) -> None:
+        number = 0
+        while not over.is_set():
+            number, after = number + 1, answered.is_set()
+            payment = client.pay(f"w{worker}-{number}", ada, bob, 1)[2]
+            if after:
+                late.append(payment["status"])
+
+    with ThreadPoolExecutor(6) as workers:
+        running = [workers.submit(pay, worker) for worker in range(6)]
+        try:
+            assert wait_for(lambda: client.balances(bob)["posted"] > 520, 20)
+            status, frozen = client.flag(bob, "freeze", "f", credits=True)
+            answered.set()
+            assert (status, frozen["status"]) == (200, "frozen")
+            assert frozen["balances"]["posted"] > 520
+            assert wait_for(lambda: len(late) >= 10, 20)
+        finally:
+            over.set()
+        for work in running:
+            work.result()
+    assert set(late) == {"rejected"}
+    rest = client.balances(ada)["posted"]
+    assert wait_for(lambda: client.balances(bob)["posted"] == 500 + 10_000 - rest, 20)
+
+
+def test_reversals_at_once_never_pay_back_more_than_was_moved(client: Customer) -> None:
+    _, ada = client.funded(100)
+    bob = client.elsewhere(ada)
+    transfer = client.move("t", (ada, bob, 100))[1]
+
+    def back(number: int) -> int:
+        path = f"/v1/transfers/{transfer['id']}/reversals"
+        return client.post(path, f"r{number}", {"amount": 30})[0]
+
+    with ThreadPoolExecutor(8) as workers:
+        statuses = sorted(workers.map(back, range(8)))
+    assert statuses == [201] * 3 + [422] * 5
+    assert wait_for(lambda: client.balances(ada)["posted"] == 90, 20)
+    path = f"/v1/transfers/{transfer['id']}"
+    assert wait_for(lambda: client.get(path)[2]["reversed_amount"] == 90, 20)
 
 
 def test_reversals_of_a_transfer_never_exceed_it_in_sum(client: Customer) -> None:
