@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Final
 from urllib.parse import parse_qsl
@@ -24,6 +25,7 @@ METADATA_NAME_MAX: Final = 40
 METADATA_VALUE_MAX: Final = 500
 REFERENCE_MAX: Final = 140
 _DIGITS_MAX: Final = 18
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _VERSION: Final = b"1"
 
 
@@ -43,6 +45,8 @@ def pairs(query: str, known: Sequence[str]) -> dict[str, str]:
     for name, value in found:
         if (name not in known or name in families) and not _in_family(name, families):
             raise bad_query(name, "parameter_unknown", f"known are {', '.join(known)}")
+        if _CONTROL.search(value) or _CONTROL.search(name):
+            raise bad_query(name, "characters_invalid", "control characters are not taken")
         if name in given:
             raise bad_query(name, "parameter_repeated", "was given twice")
         given[name] = value

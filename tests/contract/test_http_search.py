@@ -111,6 +111,8 @@ async def test_what_is_held_on_an_account_is_listed_page_by_page():
         ("metadata=x", "/metadata"), ("metadata." + "n" * 41 + "=x", "/metadata." + "n" * 41),
         ("metadata.a=" + "x" * 501, "/metadata.a"), ("metadata.a=1&metadata.a=2", "/metadata.a"),
         ("metadata.a%2Fb~=1&metadata.a%2Fb~=2", "/metadata.a~1b~0"),
+        ("reference=%00", "/reference"), ("metadata.a=b%00", "/metadata.a"),
+        ("metadata.a%01=b", "/metadata.a\x01"), ("idempotency_key=%00", "/idempotency_key"),
         ("from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z", "/to"), ("account=x", "/account"),
         ("cursor=x", "/cursor"), ("limit=0", "/limit"),
     ],

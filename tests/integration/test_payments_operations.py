@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -217,16 +218,16 @@ def test_transfers_are_found_by_what_was_said_of_them(client: Customer) -> None:
     first = client.move("t1", (ada, bob, 1), reference=client.run, **said)[1]["id"]
     second = client.move("t2", (bank, ada, 1), (ada, bob, 1), **said)[1]["id"]
     order = f"metadata.order%20n={client.run}%3D7"
+
+    def found(query: str) -> list[str]:
+        return [one["id"] for one in client.get(f"/v1/transfers?{query}")[2]["data"]]
+
     for query, wanted in (
         (f"reference={client.run}", [first]), (order, [second, first]),
         (f"{order}&account={bank}", [second]), (f"account={bob}", [second, first]),
         (f"{order}&limit=1", [second]), (f"reference={client.run}&account={bank}", []),
     ):  # fmt: skip
-
-        def found(query: str = query) -> list[str]:
-            return [one["id"] for one in client.get(f"/v1/transfers?{query}")[2]["data"]]
-
-        assert wait_for(lambda found=found, wanted=wanted: found() == wanted, 20), (query, found())
+        assert wait_for(partial(lambda q, w: found(q) == w, query, wanted), 20), (query, wanted)
 
 
 def test_what_is_held_adds_up_and_is_listed_until_it_ends(client: Customer) -> None:
