@@ -68,7 +68,8 @@ def _apply(context: Context, record: Record, slot: int, answer: Answer) -> None:
     at_us, saga_id = record.at_us, answer["saga_id"]
     identity = ids.identity_of(saga_id)
     operation, operation_key = None, b""
-    if answer["identity"] != identity:  # else it answers the saga's own command
+    # Else it answers the saga's own command; a reversal's operation is named like what it makes.
+    if answer["step"].endswith(f"-{answer['identity']}"):
         operation, operation_key = find(context, OPERATIONS, slot, answer["identity"], at_us)
     found, key = find(context, SAGAS, slot, identity, at_us)
     if found is None and operation is None:

@@ -44,6 +44,20 @@ def operation(kind, key, target, amount=None, reply=None):
     }  # fmt: skip
 
 
+def test_a_reversal_which_makes_a_transfer_of_its_own_is_answered_once_it_is_decided():
+    world = World()
+    made, original = (ids.transfer_id("demo", key, PAYER) for key in ("back", "t"))
+    asked = operation("transfer.reverse", "back", original, 30, reply=1)
+    asked |= {"resource_id": made, "identity": ids.identity_of(made)}
+    world.feed("payments.requests", asked, NOW_US)
+    command = world.out("ledger.commands")[-1]
+    assert (command["type"], command["saga_id"]) == ("transfer.reverse", made)
+    assert command["identity"] == ids.identity_of(command["saga_id"])
+    world.ledger("transfer.reversed", command, amount_minor=30, remaining_minor=0)
+    (reply,) = world.out("gateway.replies")
+    assert (reply["resource_id"], reply["reason"]) == (made, None)
+
+
 def test_a_payment_to_be_captured_is_held_first():
     shop = Shop(expires_in_s=60)
     (command,) = shop.commands()
