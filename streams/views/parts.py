@@ -43,7 +43,7 @@ def fold(parts: dict[str, Part], event: Event) -> None:
     entries, home = event["entries"], at_home(event)
     sides = {
         (leg, side): {**entries[2 * n + side], "leg": leg}
-        for n, leg in enumerate(event["leg_indexes"])
+        for n, leg in enumerate(event.get("leg_indexes", ()))
         for side in (0, 1)
     }
     known = parts.get(event["transfer_id"])
