@@ -85,6 +85,13 @@ _TABLE: Final = (
     Variable("HEADRACE_TRANSACTION_TIMEOUT_MS", 15_000, "Kafka transaction", 1_000, 900_000),
     Variable("HEADRACE_COMMIT_INTERVAL_MS", 100, "commit interval under load", 1, 10_000),
     Variable("HEADRACE_BATCH_MAX", 2_000, "records of one batch", 1, 100_000),
+    Variable(
+        "HEADRACE_DEDUP_HORIZON_DAYS",
+        7,
+        "how long idempotency keys are kept at least",
+        7,
+        366,
+    ),
     Variable("HEADRACE_CRASH_POINT", "", "name of the step at which to die (drills only)"),
     Variable("HEADRACE_LOG_LEVEL", "info", "debug, info, warning or error"),
     Variable("HEADRACE_LOG_SAMPLE", 100, "log the way of one payment in this many", 1, 1_000_000),

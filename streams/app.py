@@ -17,7 +17,7 @@ from schemas.environment import read
 from streams import engine, payments
 from streams.payments import velocity
 from streams.payments.task import task as payments_task
-from streams.webhooks.task import TASK as WEBHOOKS_TASK
+from streams.webhooks.task import task as webhooks_task
 
 PACKAGED_RULES: Final = Path(payments.__file__).parent / "rules.yaml"
 
@@ -28,6 +28,7 @@ class Settings:
 
     engine: engine.EngineSettings
     rules: Path
+    horizon_s: int
     metrics_port: int
     log_level: str
 
@@ -45,6 +46,7 @@ def settings_of(env: Mapping[str, str]) -> Settings:
         "HEADRACE_BATCH_MAX",
         "HEADRACE_CRASH_POINT",
         "HEADRACE_RULES_FILE",
+        "HEADRACE_DEDUP_HORIZON_DAYS",
         "HEADRACE_METRICS_PORT",
         "HEADRACE_LOG_LEVEL",
     )
@@ -60,6 +62,7 @@ def settings_of(env: Mapping[str, str]) -> Settings:
             crash_point=values["crash_point"],
         ),
         rules=Path(values["rules_file"]) if values["rules_file"] else PACKAGED_RULES,
+        horizon_s=values["dedup_horizon_days"] * 86_400,
         metrics_port=values["metrics_port"],
         log_level=values["log_level"],
     )
@@ -68,7 +71,7 @@ def settings_of(env: Mapping[str, str]) -> Settings:
 def tasks_of(settings: Settings) -> tuple[engine.Task, ...]:
     """Return every task that a worker runs."""
     rules = velocity.parse_rules(yaml.safe_load(settings.rules.read_text()))
-    return (payments_task(rules), WEBHOOKS_TASK)
+    return (payments_task(rules, settings.horizon_s), webhooks_task(settings.horizon_s))
 
 
 def main(env: Mapping[str, str]) -> NoReturn:

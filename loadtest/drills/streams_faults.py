@@ -27,8 +27,10 @@ REACHED_WITHIN_S: Final = 60.0
 COMPACTED_WITHIN_S: Final = 150.0
 """The broker has one thread for all that it compacts, and little of a busy machine."""
 HOUR_S: Final = 3_600.0
-CLOCKS_S: Final = (-50 * HOUR_S, -3 * HOUR_S, 0.0, 5 * HOUR_S, 75 * HOUR_S)
+CLOCKS_S: Final = (-50 * HOUR_S, -3 * HOUR_S, 0.0, 0.8 * HOUR_S)
 """How far off the clock of a worker is; below zero it is behind."""
+REFUSED_CLOCK_S: Final = 30 * HOUR_S
+"""A broker takes no record from more than an hour ahead of its own clock."""
 
 
 async def crash_points(run: Run) -> list[str]:
@@ -204,7 +206,22 @@ async def clock_skew(run: Run) -> list[str]:
         await _crash(run, point, run.rng.randrange(3, 12))
         if run.rng.random() < 0.3:
             _wipe(run)
+    found = await _refused_clock(run)
     run.clock_off_s = run.rng.choice(clocks) if run.mix.timed else 0.0
+    return found
+
+
+async def _refused_clock(run: Run) -> list[str]:
+    """Start a worker so far ahead that it can write nothing: it must end, and pass nothing over."""
+    before = await run.done()
+    await run.feed(0.05)
+    run.clock_off_s = REFUSED_CLOCK_S
+    await run.start()
+    run.faults["worker's clock refused by the broker"] += 1
+    if not await run.died("w0", ENDS_WITHIN_S):
+        return ["a worker whose clock the broker refuses did not end"]
+    if run.workers["w0"].exit_code() == 0 or await run.done() != before:
+        return ["a worker whose clock the broker refuses went on"]
     return []
 
 
@@ -221,7 +238,9 @@ async def _crash(run: Run, point: str, passes: int = 1) -> None:
     await run.start(crash=f"{point}:{passes}")
     feeding = asyncio.create_task(run.trickle(0.2, 1.0))
     if point == "on_stop":
-        await run.until_done(await run.done() + 1)
+        # When all is done, every partition has been taken over and will be given up.
+        await feeding
+        await run.until_done(run.fed)
         await run.stop()
     reached = await run.died("w0", REACHED_WITHIN_S)
     await feeding

@@ -56,6 +56,7 @@ class Context:
         "_old",
         "_read",
         "_young",
+        "horizon_s",
         "partition",
         "partitions",
         "task",
@@ -67,6 +68,7 @@ class Context:
         self.task = task.name
         self.partition = partition
         self.partitions = partitions
+        self.horizon_s = task.horizon_s
         self._allowed = frozenset(task.outputs)
         self._read = read
         self._limit = cache_entries // 2
@@ -152,6 +154,10 @@ class Context:
             value = self._sealed(timer_key)
         assert value is None or isinstance(value, bytes), "a timer's value is bytes"
         return value
+
+    def sealed(self, state_key: bytes, stored: bytes) -> bytes | None:
+        """Return what the sealed effects make of a value that the store has."""
+        return self._effects.changes.get(state_key, stored)
 
     def remove_timer(self, timer_key: bytes) -> None:
         """Take out a timer that fires with this batch."""

@@ -1,8 +1,8 @@
 """The Kafka client's errors as ours, by who must act.
 
 Fenced: another producer has the id, or the broker gave our transaction up. Refused: a record will
-never be taken. Corrupt: rights or settings are wrong. Everything else is Unavailable: it may be
-over the next time.
+never be taken. Corrupt: rights, settings or this machine's clock are wrong. Everything else is
+Unavailable: it may be over the next time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ _FENCED: Final = (errors.ProducerFenced, errors.InvalidProducerEpoch, errors.Inv
 _REFUSED: Final = (
     errors.MessageSizeTooLargeError,
     errors.RecordListTooLargeError,
-    errors.InvalidTimestampError,
 )
 _CONFIGURED: Final = (
     errors.TopicAuthorizationFailedError,
@@ -49,6 +48,9 @@ def translated(error: BaseException) -> BaseException:
             return Unavailable("the broker did not answer in time")
         case errors.KafkaError():
             text = f"{type(error).__name__}: {error}"
+            if isinstance(error, errors.InvalidTimestampError):
+                # What we write bears our own time of day.
+                return Corrupt(f"the clock of this machine is ahead of the broker's: {text}")
             if isinstance(error, _FENCED):
                 return Fenced(text)
             if isinstance(error, _REFUSED):

@@ -1,13 +1,21 @@
 """How state is keyed, in the store and in the changelog.
 
 State key: slot (2 bytes, big-endian), collection id (1), then the caller's key; so a slot is one
-range. Slots end at 1023: keys from 0xfffd on are the engine's own. Ids 240 and above are the
-engine's collections. Local keys never leave the store; the others are the same in the changelog.
+range, and so is a generation of a slot in a collection that is kept in generations. Slots end at
+1023: keys from 0xfffd on are the engine's own. Local keys never leave the store; the others are the
+same in the changelog.
 """
 
 from __future__ import annotations
 
 from typing import Final
+
+ENGINE_FROM: Final = 240
+"""Collection ids from here on are the engine's."""
+
+DROPPED_ID: Final = 252
+SHELVES_ID: Final = 253
+"""What generations a slot of a collection has, and up to which they were dropped."""
 
 TIMERS_ID: Final = 254
 """Collection of pending timers by name: value = due time in microseconds (8 bytes), then the
@@ -25,6 +33,9 @@ DUE: Final = b"\xff\xfd"
 """Local: timers by due time: DUE, due time (8), slot (2), key. Entries may be stale, never
 missing.
 """
+
+NO_SLOT: Final = 0xFF
+"""The first byte of keys that are no slot's."""
 
 _SLOT: Final = 2
 _HEAD: Final = 3
@@ -84,4 +95,10 @@ def timer_key_of(entry: bytes) -> bytes:
 
 def is_timer(state_key: bytes) -> bool:
     """Tell whether a state key is a pending timer's."""
-    return state_key[_SLOT] == TIMERS_ID and state_key[0] != 0xFF
+    return state_key[_SLOT] == TIMERS_ID and state_key[0] != NO_SLOT
+
+
+def dropped_range(state_key: bytes, floor: bytes) -> tuple[bytes, bytes]:
+    """Return what a value of the collection `DROPPED_ID` takes away: from a key to before one."""
+    head = state_key[:_SLOT] + name_of(state_key)
+    return head, head + floor

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from streams.engine import keys
 from streams.engine.batch import Batches, Outcome
 from streams.engine.context import Context, Out
+from streams.engine.generations import Sweep
 from streams.engine.position import Position
 from streams.engine.task import Collection, Headers, Task
 from streams.engine.timers import fire
@@ -46,6 +47,7 @@ class MemoryTask:
         self._partition = partition
         self._context = Context(task, partition, partitions, self.state.get)
         self._batches = Batches(task, self._context)
+        self._sweep = Sweep(task, self._context, self._rows)
         self._next: dict[str, int] = defaultdict(int)
 
     def feed(self, records: Iterable[Feed], headers: tuple[tuple[str, bytes], ...] = ()) -> Outcome:
@@ -66,6 +68,7 @@ class MemoryTask:
             self._context.reset()
             raise
         self.position = outcome.position
+        self._sweep.step(outcome.position.log_time_us, len(fetched))
         self._commit()
         return outcome
 
@@ -87,6 +90,9 @@ class MemoryTask:
         raw: Any = self.state.get(collection.prefixes[slot] + key)
         return raw if raw is None or collection.decode is None else collection.decode(raw)
 
+    def _rows(self, begin: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        return sorted(row for row in self.state.items() if begin <= row[0] < end)[:limit]
+
     def _commit(self) -> dict[tuple[str, int], list[Out]]:
         effects = self._context.take()
         for (topic, partition), outs in effects.outputs.items():
@@ -96,5 +102,9 @@ class MemoryTask:
                 self.state.pop(key, None)
             else:
                 self.state[key] = value
+                if key[2] == keys.DROPPED_ID and key[0] != keys.NO_SLOT:
+                    begin, end = keys.dropped_range(key, value)
+                    for gone in [each for each in self.state if begin <= each < end]:
+                        del self.state[gone]
         self._context.committed()
         return effects.outputs

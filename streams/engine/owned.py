@@ -22,6 +22,7 @@ from streams.engine.batch import Batches, DeadLetter
 from streams.engine.context import Context, Effects
 from streams.engine.crash import CrashPoint
 from streams.engine.faults import Refused
+from streams.engine.generations import Sweep
 from streams.engine.metrics import BatchFigures, PartitionMetrics
 from streams.engine.outbox import Outbox, Parcel, Stages
 from streams.engine.position import Position, encode_position
@@ -82,11 +83,13 @@ class Owned:
     crash: CrashPoint
     metrics: PartitionMetrics
     batches: Batches = field(init=False)
+    sweep: Sweep = field(init=False)
     next_due_us: int | None = field(init=False)
     due_from: bytes = keys.DUE
 
     def __post_init__(self) -> None:
         self.batches = Batches(self.task, self.context)
+        self.sweep = Sweep(self.task, self.context, self.store.rows)
         self.next_due_us = self.store.first_due() if self.task.timers else None
 
     async def batch(self, fetched: list[Any]) -> None:
@@ -97,12 +100,13 @@ class Owned:
         began = time.perf_counter()
         outcome = self.batches.apply(fetched, self.position, self.narrowing.refused)
         fired = self._fire()
+        gone = self.sweep.step(outcome.position.log_time_us, len(fetched))
         effects = self.context.take()
         effects.changes[keys.POSITION] = encode_position(outcome.position)
         self._report(outcome.dead)
         handled = time.perf_counter()
         self.crash.at("after_handle")
-        next_offset, stages = await self._commit(effects, outcome.position, fetched)
+        next_offset, stages = await self._commit(effects, gone, outcome.position, fetched)
         self.crash.at("after_commit")
         committed = time.perf_counter()
         mark = Mark(self.cluster, next_offset, time.time())
@@ -141,7 +145,11 @@ class Owned:
         self.metrics.state_entries.set(self.store.entries())
 
     async def _commit(
-        self, effects: Effects, after: Position, fetched: list[Any]
+        self,
+        effects: Effects,
+        gone: dict[bytes, None],
+        after: Position,
+        fetched: list[Any],
     ) -> tuple[int, Stages]:
         before = self.position.offsets
         offsets = {
@@ -152,7 +160,7 @@ class Owned:
         changelog = (self.task.changelog, self.number)
         try:
             return await self.outbox.transact(
-                Parcel(effects.outputs, changelog, effects.changes, offsets)
+                Parcel(effects.outputs, changelog, effects.changes | gone, offsets)
             )
         except Refused as error:
             if not self.narrowing.failed(fetched, str(error)):

@@ -118,17 +118,20 @@ class Store:
         removed: Iterable[bytes] = (),
     ) -> None:
         """Apply what the changelog has committed, up to `mark`; `removed` are local keys to take
-        away.
+        away. Generations that were dropped go as one range per slot.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
-        put, delete, timers_id = batch.put, batch.delete, keys.TIMERS_ID
+        put, delete, engine_from = batch.put, batch.delete, keys.ENGINE_FROM
         for key, value in changes.items():
             if value is None:
                 delete(key)
             else:
                 put(key, value)
-                if key[2] == timers_id and keys.is_timer(key):
-                    put(keys.due_entry(key, value), b"")
+                if key[2] >= engine_from and key[0] != keys.NO_SLOT:
+                    if key[2] == keys.TIMERS_ID:
+                        put(keys.due_entry(key, value), b"")
+                    elif key[2] == keys.DROPPED_ID:
+                        batch.delete_range(*keys.dropped_range(key, value))
         for key in removed:
             delete(key)
         put(keys.LOCAL_MARK, msgspec.json.encode(mark))
@@ -163,6 +166,15 @@ class Store:
         for key, value in self._db.items():
             if not key.startswith((keys.LOCAL, keys.DUE)):
                 yield key, value
+
+    def rows(self, begin: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Return the state from `begin` to before `end`, at most `limit` values."""
+        rows: list[tuple[bytes, bytes]] = []
+        for key, value in self._db.items(from_key=begin):
+            if key >= end or len(rows) == limit:
+                break
+            rows.append((key, value))
+        return rows
 
     def size_bytes(self) -> int:
         """About how large it is, on disk and in memory."""

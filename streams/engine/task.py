@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-COLLECTION_ID_MAX: Final = 239
+HORIZON_S: Final = 7 * 86_400
 
 
 class OnPoison(enum.Enum):
@@ -69,15 +69,20 @@ class Input:
 
 @dataclass(frozen=True)
 class Collection(Generic[T]):
-    """A named part of the state, keyed by (slot, key). Without functions its values are bytes."""
+    """A named part of the state, keyed by (slot, key). Without functions its values are bytes.
+
+    With `carry` it forgets: it is read by `generations.find`, and what has outlived the task's
+    horizon is dropped, but for values that `carry` says are still needed.
+    """
 
     id: int
     name: str
     encode: Callable[[T], bytes] | None = None
     decode: Callable[[bytes], T] | None = None
+    carry: Callable[[T], bool] | None = None
 
     def __post_init__(self) -> None:
-        assert 1 <= self.id <= COLLECTION_ID_MAX, f"collection {self.name}: id {self.id}"
+        assert 1 <= self.id < keys.ENGINE_FROM, f"collection {self.name}: id {self.id}"
         assert (self.encode is None) == (self.decode is None), f"{self.name}: half a codec"
 
     @cached_property
@@ -99,10 +104,12 @@ class Task:
     collections: tuple[Collection[Any], ...] = ()
     timers: bool = False
     on_poison: OnPoison = OnPoison.DEAD_LETTER
+    horizon_s: int = HORIZON_S
 
     def __post_init__(self) -> None:
         topics = [each.topic for each in self.inputs]
         ids = [each.id for each in self.collections]
+        assert self.horizon_s >= 1, f"task {self.name} forgets at once"
         assert self.inputs, f"task {self.name} reads nothing"
         assert len(set(topics)) == len(topics), f"task {self.name} reads a topic twice"
         assert len(set(ids)) == len(ids), f"task {self.name} uses a collection id twice"

@@ -11,7 +11,7 @@ from typing import Final
 
 from schemas import ids, wire
 from schemas.errors import Poisoned
-from streams.engine import Context, Input, Record, Task
+from streams.engine import HORIZON_S, Context, Input, Record, Task
 from streams.payments import answers, requests
 from streams.payments.outlet import COMMANDS, EVENTS, REPLIES, REQUESTS
 from streams.payments.saga import OPERATIONS as OPERATION_KINDS
@@ -22,8 +22,8 @@ _LEDGER: Final = "ledger.events"
 _CREATIONS: Final = frozenset({"payment.create", "transfer.create", "account.open"})
 
 
-def task(rules: RuleSet) -> Task:
-    """Declare the task."""
+def task(rules: RuleSet, horizon_s: int = HORIZON_S) -> Task:
+    """Declare the task; `horizon_s` is how long an idempotency key is remembered at least."""
     return Task(
         "payments",
         inputs=(
@@ -33,6 +33,7 @@ def task(rules: RuleSet) -> Task:
         outputs=(EVENTS, COMMANDS, REPLIES, REQUESTS),
         collections=(SAGAS, PROFILES, POSITIONS, OPERATIONS),
         timers=True,
+        horizon_s=horizon_s,
         handle=Payments(rules).handle,
     )
 

@@ -2,7 +2,7 @@
 
 The first delivery is accepted; a later one is repeated (same body) or conflicted (another body
 under the same id). The bytes stay in webhooks.received; the event points to them. An id is
-remembered for at least dedup.HORIZON_US, longer than any partner retries.
+remembered for at least the task's horizon, longer than any partner retries.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from schemas import ids, wire
 from schemas.errors import Poisoned
-from streams.engine import Collection, Context, Input, Record, Task
+from streams.engine import HORIZON_S, Collection, Context, Input, Record, Task, generations
 from streams.payments import dedup
 from streams.payments.dedup import Use
 
@@ -37,6 +37,7 @@ SEEN: Collection[Seen] = Collection(
     "seen",
     encode=msgspec.msgpack.Encoder().encode,
     decode=msgspec.msgpack.Decoder(Seen).decode,
+    carry=lambda _: False,
 )
 
 
@@ -48,33 +49,28 @@ def handle(context: Context, batch: Sequence[Record]) -> None:
         slot = ids.slot_of_key(key)
         if ids.partition_of(slot, context.partitions) != context.partition:
             raise Poisoned(f"{key} belongs to slot {slot}, not to this partition")
-        seen, seen_key = _find(context, slot, key, record.at_us)
-        use = dedup.judge(seen.body_hash if seen else None, delivery["body_hash"])
-        if seen is None:
-            seen = Seen(delivery["body_hash"], 0)
+        found, seen_key = generations.find(context, SEEN, slot, key.encode(), record.at_us)
+        use = dedup.judge(found.body_hash if found else None, delivery["body_hash"])
+        seen = found or Seen(delivery["body_hash"], 0)
         seen.deliveries += 1
         context.put(SEEN, slot, seen_key, seen)
         event = _event(record, use, slot, seen)
         context.emit("webhooks.events", context.partition, key.encode(), _ENCODE(event))
 
 
-TASK: Final = Task(
-    "webhooks",
-    inputs=(Input("webhooks.received", decode=wire.decoder("webhooks.received")),),
-    outputs=("webhooks.events",),
-    collections=(SEEN,),
-    handle=handle,
-)
+def task(horizon_s: int = HORIZON_S) -> Task:
+    """Declare the task; `horizon_s` is how long a partner's event id is remembered at least."""
+    return Task(
+        "webhooks",
+        inputs=(Input("webhooks.received", decode=wire.decoder("webhooks.received")),),
+        outputs=("webhooks.events",),
+        collections=(SEEN,),
+        handle=handle,
+        horizon_s=horizon_s,
+    )
+
+
 _ENCODE: Final = wire.encoder("webhooks.events")
-
-
-def _find(context: Context, slot: int, key: str, at_us: int) -> tuple[Seen | None, bytes]:
-    current, previous = dedup.keys(key, at_us)
-    for candidate in (current, previous):
-        seen = context.get(SEEN, slot, candidate)
-        if seen is not None:
-            return seen, candidate
-    return None, current
 
 
 def _event(record: Record, use: Use, slot: int, seen: Seen) -> wire.Record:
