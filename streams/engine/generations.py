@@ -127,7 +127,10 @@ class Sweep:
     _look_at_s: int = 0
 
     def step(self, log_time_us: int, records: int) -> dict[bytes, None]:
-        """Go on, in the batch that `context` holds; return the keys that the changelog forgets."""
+        """Go on, in the batch that `context` holds; return the keys that the changelog forgets.
+
+        `log_time_us` is that before the batch: what was over then is in the store, all of it.
+        """
         at_s, gone = _seconds(log_time_us), dict[bytes, None]()
         if at_s >= self._look_at_s:
             self._look(at_s)

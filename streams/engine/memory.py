@@ -67,8 +67,8 @@ class MemoryTask:
         except BaseException:
             self._context.reset()
             raise
+        self._sweep.step(self.position.log_time_us, len(fetched))
         self.position = outcome.position
-        self._sweep.step(outcome.position.log_time_us, len(fetched))
         self._commit()
         return outcome
 

@@ -100,7 +100,7 @@ class Owned:
         began = time.perf_counter()
         outcome = self.batches.apply(fetched, self.position, self.narrowing.refused)
         fired = self._fire()
-        gone = self.sweep.step(outcome.position.log_time_us, len(fetched))
+        gone = self.sweep.step(self.position.log_time_us, len(fetched))
         effects = self.context.take()
         effects.changes[keys.POSITION] = encode_position(outcome.position)
         self._report(outcome.dead)

@@ -2,7 +2,7 @@
 
 Each use of a key is new, a repeat (same body: answer again, change nothing) or a conflict (other
 body: never executed). What is remembered of a key is kept in generations of the task's horizon (see
-`streams.engine.generations`): from its last change for at least the horizon, at most twice that.
+`streams.engine.generations`): while what it began is under way, then for at least the horizon.
 """
 
 from __future__ import annotations

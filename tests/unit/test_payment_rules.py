@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import Corrupt
 from streams.payments import dedup, saga, velocity
-from streams.payments.dedup import HORIZON_US, Use
+from streams.payments.dedup import Use
 from streams.payments.saga import PENDING, STATUS, TABLE, State, Trigger
 from streams.payments.velocity import RING_MAX, SECOND_US, Rule, RuleSet
 
@@ -21,18 +21,6 @@ def test_a_key_is_new_then_repeated_or_in_conflict():
     assert dedup.judge(None, "a") is Use.NEW
     assert dedup.judge("a", "a") is Use.REPEAT
     assert dedup.judge("a", "b") is Use.CONFLICT
-
-
-@given(st.integers(0, 2**52), st.integers(0, 3 * HORIZON_US))
-def test_a_key_is_remembered_for_the_horizon_and_at_most_twice_that(at_us, later_us):
-    written = dedup.key("identity", dedup.generation(at_us))
-    found = written in dedup.keys("identity", at_us + later_us)
-    assert found or later_us > HORIZON_US
-    assert not found or later_us < 2 * HORIZON_US
-
-
-def test_generations_are_contiguous_ranges_of_keys():
-    assert dedup.key("zzz", 7) < dedup.key("aaa", 8)
 
 
 @given(st.sampled_from([None, *State]), st.sampled_from(Trigger))

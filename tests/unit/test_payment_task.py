@@ -11,10 +11,9 @@ from schemas import ids, wire
 from schemas.errors import Corrupt
 from streams.engine.memory import MemoryTask
 from streams.payments import task as payments
-from streams.payments.dedup import HORIZON_US
 from streams.payments.state import CONFLICTS_MAX, WAITERS_MAX
 from streams.payments.velocity import Rule, RuleSet
-from streams.webhooks.task import TASK as WEBHOOKS
+from streams.webhooks.task import task as webhooks
 
 NOW_US = 1_800_000_000_000_000
 LOOSE = RuleSet(1, (Rule("day", window_s=86_400, sum_minor_max=10**15),))
@@ -312,7 +311,7 @@ def test_the_trace_context_travels_with_command_and_event():
 def test_a_key_is_remembered_into_the_next_generation():
     world = World()
     world.request()
-    world.request(at_us=NOW_US + HORIZON_US)
+    world.request(at_us=NOW_US + 7 * 86_400 * 1_000_000)
     assert len(world.out("ledger.commands")) == 1
 
 
@@ -381,7 +380,7 @@ def _delivery(event, body):
 
 def test_a_partners_event_counts_once_and_another_body_under_its_id_is_told_apart():
     partition = ids.partition_of(ids.slot_of_key(ids.webhook_key("bank", "e1")), 4)
-    task = MemoryTask(WEBHOOKS, partition)
+    task = MemoryTask(webhooks(), partition)
     for body in ("paid", "paid", "unpaid"):
         value = wire.encode("webhooks.received", _delivery("e1", body))
         task.feed([("webhooks.received", b"bank:e1", value, NOW_US)])
