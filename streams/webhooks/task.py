@@ -49,9 +49,10 @@ def handle(context: Context, batch: Sequence[Record]) -> None:
         slot = ids.slot_of_key(key)
         if ids.partition_of(slot, context.partitions) != context.partition:
             raise Poisoned(f"{key} belongs to slot {slot}, not to this partition")
-        found, seen_key = generations.find(context, SEEN, slot, key.encode(), record.at_us)
+        remembered = generations.find(context, SEEN, slot, key.encode(), record.at_us)
+        found, seen_key = remembered
         use = dedup.judge(found.body_hash if found else None, delivery["body_hash"])
-        seen = found or Seen(delivery["body_hash"], 0)
+        seen = Seen(delivery["body_hash"], 0) if found is None else found
         seen.deliveries += 1
         context.put(SEEN, slot, seen_key, seen)
         event = _event(record, use, slot, seen)
