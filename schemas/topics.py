@@ -41,10 +41,21 @@ class Topic:
             "message.timestamp.type": "CreateTime",
             "max.message.bytes": str(MESSAGE_BYTES_MAX),
         }
-        if not self.compacted:
+        if self.compacted:
+            config |= CHANGELOG
+        else:
             config["retention.ms"] = str(self.retention_ms)
         return config
 
+
+CHANGELOG: Final = {
+    "segment.bytes": str(32 * 1024 * 1024),
+    "min.cleanable.dirty.ratio": "0.2",
+    "delete.retention.ms": str(DAY_MS),
+}
+"""What bounds how much more than its live keys a changelog holds, and so how long a restore takes:
+the segment that is written, which is never compacted, and the part of the rest that may be stale.
+"""
 
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bound of one record batch; a producer's own batches stay below it."""

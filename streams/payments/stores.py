@@ -1,4 +1,4 @@
-"""The task's collections, and how a saga or an operation is found in them. Pure.
+"""The task's collections, and how a saga or an operation is found in them.
 
 Sagas and operations are the memory of the keys that began them, and go with their generation. One
 that is still under way never goes: it moves on.
