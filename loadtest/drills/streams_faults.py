@@ -21,6 +21,7 @@ Script = Callable[[Run], Awaitable[list[str]]]
 """Breaks a run; returns what it found wrong by itself."""
 
 ONCE_A_START: Final = frozenset({"after_fence", "after_restore", "on_stop"})
+IN_A_BATCH: Final = POINTS[POINTS.index("after_handle") : POINTS.index("on_stop")]
 PASSES_MAX: Final = 15
 STORM_EVENTS: Final = 14
 REACHED_WITHIN_S: Final = 60.0
@@ -209,6 +210,16 @@ async def clock_skew(run: Run) -> list[str]:
     found = await _refused_clock(run)
     run.clock_off_s = run.rng.choice(clocks) if run.mix.timed else 0.0
     return found
+
+
+async def forgetting(run: Run) -> list[str]:
+    """SIGKILL in batches that drop generations of a collection that forgets."""
+    await run.feed(0.3)
+    for point in run.rng.sample(IN_A_BATCH, 3):
+        await _crash(run, point, run.rng.randrange(3, 16))
+        if run.rng.random() < 0.5:
+            _wipe(run)
+    return []
 
 
 async def _refused_clock(run: Run) -> list[str]:

@@ -29,6 +29,7 @@ class Kind:
 
 _MIX: Final = Mix(records=2_400, keys=100, partitions=4)
 _TIMED: Final = Mix(records=1_600, keys=30, partitions=2, timed=True)
+_KNOWING: Final = replace(_TIMED, keys=300, know=600)
 _USUAL: Final = Tuning(batch_max=40, commit_interval_ms=10)
 _SHORT: Final = replace(_USUAL, session_timeout_ms=1_500, transaction_timeout_ms=2_000)
 
@@ -53,6 +54,12 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "clock skew": Kind(faults.clock_skew, replace(_TIMED, skew_ms=SKEW_MS), _USUAL),
     "wrong clock": Kind(faults.clock_skew, replace(_MIX, keys=30), _USUAL),
+    "generations": Kind(
+        faults.forgetting,
+        _KNOWING,
+        _USUAL,
+        twin=Kind(faults.sigkills, _KNOWING, replace(_USUAL, batch_max=7, commit_interval_ms=1)),
+    ),
     "same bytes": Kind(
         faults.quiet,
         _TIMED,
@@ -69,7 +76,7 @@ KINDS: Final[dict[str, Kind]] = {
 
 _CYCLE: Final = (
     "crash points", "SIGKILL", "crash points", "zombie", "crash points", "storm", "crash points",
-    "refused", "crash points", "SIGKILL", "crash points", "compacted", "crash points",
+    "refused", "crash points", "SIGKILL", "crash points", "compacted", "generations",
     "stop policy", "crash points", "clock skew", "crash points", "same bytes",
     "wrong clock", "broker",
 )  # fmt: skip

@@ -20,6 +20,8 @@ SMALL_BYTES_MAX: Final = 4 * 1024
 BIG_BYTES: Final = 3 * SMALL_BYTES_MAX
 STARTS_AT_MS: Final = 1_700_000_000_000
 SKEW_MS: Final = 2 * 86_400_000
+HORIZON_S: Final = 2
+"""How long a key is known at least, in log time; a run goes through several generations of it."""
 DELAYS_US: Final = (50_000, 600_000, 2_500_000)
 """Timers are short, to fire amid the faults, or long, to be replaced before they fire."""
 LONG_US: Final = 2_000_000
@@ -40,8 +42,8 @@ class Mix:
     """The load of a run: how many records, on how many keys, and how many of each kind in 1,000.
 
     `timed` gives records made-up timestamps, which jump back and forth by up to `skew_ms`; then
-    there are no timers and no second input, so that log time follows from the input alone. With
-    `long_timers` most are replaced before they are due.
+    there are no timers and no second input, so that log time follows from the input alone. `know`
+    asks what is remembered of a key. With `long_timers` most are replaced before they are due.
     """
 
     records: int
@@ -54,6 +56,7 @@ class Mix:
     bad: int = 8
     garbage: int = 4
     big: int = 0
+    know: int = 0
     long_timers: bool = False
     timed: bool = False
     skew_ms: int = 0
@@ -91,6 +94,7 @@ def feed(seed: int, mix: Mix) -> Iterator[Fed]:
 
 def _value(rng: Random, mix: Mix) -> bytes:
     kinds = {"garbage": mix.garbage, "bad": mix.bad, "big": mix.big, "drop": mix.drop}
+    kinds["know"] = mix.know
     if not mix.timed:
         kinds |= {"arm": mix.arm, "cancel": mix.cancel}
     shares = [*kinds.values(), 1_000 - sum(kinds.values())]

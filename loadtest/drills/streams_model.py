@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from loadtest.drills.streams_load import GARBAGE, decode_op
+from loadtest.drills.streams_load import GARBAGE, HORIZON_S, decode_op
 
 Pair = tuple[bytes, bytes]
 
@@ -33,6 +33,39 @@ class Logged:
 
 
 @dataclass(slots=True)
+class Memory:
+    """What is known of keys, with the end of the generation that each was last put in."""
+
+    times: dict[bytes, tuple[int, bool, int]] = field(default_factory=dict)
+    at_s: int = 0
+
+    def ask(self, key: bytes, at_s: int, kept: bool) -> int:
+        """Return how often the key was asked for within memory, with this time."""
+        times, was_kept, end = self.times.get(key, (0, False, 0))
+        current = (at_s // HORIZON_S + 1) * HORIZON_S
+        if not was_kept and at_s >= end + HORIZON_S:
+            times, end = 0, current
+        self.times[key] = (times + 1, kept, current if was_kept else end)
+        return times + 1
+
+    def difference(self, found: Mapping[bytes, bytes]) -> str:
+        """Compare with a state whose keys begin with the end of their generation."""
+        seen: dict[bytes, int] = {}
+        for name, value in sorted(found.items()):
+            end, (times, kept) = int.from_bytes(name[:4], "big"), json.loads(value)
+            if kept or self.at_s < end + HORIZON_S:
+                seen[name[4:]] = times
+            elif end + 4 * HORIZON_S < self.at_s:
+                return f"state known: {name!r} should have gone at {end + HORIZON_S}"
+        wanted = {
+            key: times
+            for key, (times, kept, end) in self.times.items()
+            if kept or self.at_s < end + HORIZON_S
+        }
+        return "" if seen == wanted else f"state known: {len(seen)} keys, not {len(wanted)}"
+
+
+@dataclass(slots=True)
 class Partition:
     """What one partition must have written and kept; `may_fire` says from when on, in ms."""
 
@@ -41,6 +74,7 @@ class Partition:
     dead: dict[int, tuple[str, Pair]] = field(default_factory=dict)
     totals: dict[bytes, bytes] = field(default_factory=dict)
     sides: dict[bytes, bytes] = field(default_factory=dict)
+    known: Memory = field(default_factory=Memory)
     must_fire: dict[bytes, bytes] = field(default_factory=dict)
     may_fire: dict[Pair, int] = field(default_factory=dict)
 
@@ -65,6 +99,7 @@ def expect(records: Sequence[Logged], sides: Sequence[Logged]) -> Partition:
         reason = _apply(partition, totals, record, log_time_us)
         if reason is not None:
             partition.dead[record.offset] = (reason, (record.key, record.value))
+    partition.known.at_s = log_time_us // 1_000_000
     partition.totals = {key: _json(*total) for key, total in totals.items()}
     sums: Counter[bytes] = Counter()
     for record in sides:
@@ -89,6 +124,9 @@ def _apply(
     totals[key] = (count + 1, total + op.amount)
     said = _json(record.offset, count + 1, total + op.amount, at_us if op.timed else 0)
     partition.out.append((key, said))
+    if op.kind == "know":
+        asked = partition.known.ask(key, at_us // 1_000_000, op.amount % 4 == 0)
+        partition.out.append((key, _json(record.offset, asked)))
     if op.kind == "drop":
         del totals[key]
     if op.kind in {"cancel", "drop"}:
@@ -107,6 +145,7 @@ def differences(expected: Partition, wrote: Wrote) -> list[str]:
         _sequence("small", [], wrote.topics["small"]),
         _equal("totals", expected.totals, wrote.state.get(1, {})),
         _equal("sides", expected.sides, wrote.state.get(2, {})),
+        expected.known.difference(wrote.state.get(4, {})),
         _equal("armed", {}, wrote.state.get(3, {})),
         _fired(expected, wrote.topics["fired"]),
         _dead(expected, wrote.topics["in.dlq"]),

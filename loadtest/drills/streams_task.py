@@ -1,8 +1,9 @@
 """The task that the drills break, and its worker process (`python -m` this module).
 
-It has everything a task can have: two inputs, four outputs, three collections with deletions,
-timers that are replaced and cancelled, records that cannot be decoded or handled, and outputs that
-the broker refuses. `streams_model` says, without any of the engine, what must come of it.
+It has everything a task can have: two inputs, four outputs, three collections with deletions, one
+that forgets, timers that are replaced and cancelled, records that cannot be decoded or handled, and
+outputs that the broker refuses. `streams_model` says, without any of the engine, what must come of
+it.
 """
 
 from __future__ import annotations
@@ -16,18 +17,37 @@ from typing import Final
 
 import msgspec
 
-from loadtest.drills.streams_load import BIG_BYTES, Op, decode_op
+from loadtest.drills.streams_load import BIG_BYTES, HORIZON_S, Op, decode_op
 from schemas import logs
 from schemas.ids import slot_of_key
-from streams.engine import Collection, Context, EngineSettings, Input, OnPoison, Record, Task, run
+from streams.engine import (
+    Collection,
+    Context,
+    EngineSettings,
+    Input,
+    OnPoison,
+    Record,
+    Task,
+    generations,
+    run,
+)
 
 Total = tuple[int, int]
+Known = tuple[int, bool]
+"""How often a key was asked for, and whether it may not be forgotten yet."""
 
 _JSON: Final = msgspec.json.Encoder().encode
 TOTALS: Final[Collection[Total]] = Collection(
     1, "totals", encode=_JSON, decode=msgspec.json.Decoder(Total).decode
 )
 SIDES: Final[Collection[int]] = Collection(2, "sides", encode=lambda n: b"%d" % n, decode=int)
+KNOWN: Final[Collection[Known]] = Collection(
+    4,
+    "known",
+    encode=_JSON,
+    decode=msgspec.json.Decoder(Known).decode,
+    carry=lambda known: known[1],
+)
 ARMED: Final[Collection[int]] = Collection(3, "armed", encode=lambda n: b"%d" % n, decode=int)
 
 
@@ -76,6 +96,8 @@ class Drilled:
             raise ValueError("this record can never be handled")
         if op.kind == "big":
             context.emit(f"{self.prefix}.small", context.partition, key, bytes(BIG_BYTES))
+        if op.kind == "know":
+            self._know(context, record, slot, op)
         if op.kind == "drop":
             context.delete(TOTALS, slot, key)
         if op.kind in {"cancel", "drop"}:
@@ -84,6 +106,15 @@ class Drilled:
         if op.kind == "arm":
             context.set_timer(record.at_us + op.after_us, slot, key, b"%d" % record.offset)
             context.put(ARMED, slot, key, record.offset)
+
+    def _know(self, context: Context, record: Record, slot: int, op: Op) -> None:
+        key = record.key or b""
+        remembered = generations.find(context, KNOWN, slot, key, record.at_us)
+        known, name = remembered
+        times = 1 if known is None else known[0] + 1
+        context.put(KNOWN, slot, name, (times, op.amount % 4 == 0))
+        said = _JSON([record.offset, times])
+        context.emit(f"{self.prefix}.out", context.partition, key, said)
 
     def _side(self, context: Context, record: Record) -> None:
         key = record.key
@@ -109,7 +140,8 @@ def drilled(prefix: str, *, stop_on_poison: bool = False) -> Task:
         prefix,
         inputs=(Input(f"{prefix}.in", decode=decode_op), Input(f"{prefix}.side")),
         outputs=tuple(f"{prefix}.{name}" for name in ("out", "side.out", "fired", "small")),
-        collections=(TOTALS, SIDES, ARMED),
+        collections=(TOTALS, SIDES, ARMED, KNOWN),
+        horizon_s=HORIZON_S,
         timers=True,
         on_poison=OnPoison.STOP if stop_on_poison else OnPoison.DEAD_LETTER,
         handle=Drilled(prefix).handle,
