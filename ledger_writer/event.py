@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ledger_writer.model import Entry, Row
+from ledger_writer.model import Row
 from schemas.ids import command_id, event_id, slot_of
 from schemas.wire import encoder
 
@@ -90,7 +90,18 @@ def event_of(row: Row) -> dict[str, Any]:
         "detail": None if told.reason is None else DETAILS.get(told.reason),
         "failed_leg": told.failed_leg,
         "repeated": row.repeats is not None,
-        "entries": [_side(entry, told.partition) for entry in told.entries],
+        "entries": [
+            {
+                "account_id": entry.account_id,
+                "share": told.partition,
+                "version": entry.version,
+                "amount_minor": entry.amount_minor,
+                "currency": entry.currency,
+                "posted_minor": entry.posted_minor,
+                "held_minor": entry.held_minor,
+            }
+            for entry in told.entries
+        ],
         "chain_hash": row.chain_hash.hex(),
         **_NOTHING,
     }
@@ -128,15 +139,3 @@ def _rarities(extra: dict[str, Any]) -> dict[str, Any]:
 def event_bytes(row: Row) -> bytes:
     """Return the event's value on the wire."""
     return encoder(EVENTS)(event_of(row))
-
-
-def _side(entry: Entry, share: int) -> dict[str, Any]:
-    return {
-        "account_id": entry.account_id,
-        "share": share,
-        "version": entry.version,
-        "amount_minor": entry.amount_minor,
-        "currency": entry.currency,
-        "posted_minor": entry.posted_minor,
-        "held_minor": entry.held_minor,
-    }
