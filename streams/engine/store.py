@@ -84,6 +84,9 @@ class Disk:
         options.set_block_based_table_factory(table)
         options.set_write_buffer_size(self._limits.memtable_bytes)
         options.set_max_write_buffer_number(self._limits.memtables)
+        # Most keys that are asked for are new: a filter spares the search for them in memory.
+        options.set_memtable_whole_key_filtering(True)
+        options.set_memtable_prefix_bloom_ratio(0.05)
         options.set_compression_type(rocksdict.DBCompressionType.lz4())
         options.set_max_background_jobs(2)
         options.set_max_open_files(256)
