@@ -7,11 +7,13 @@ import gc
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Final
 
 import uvloop
 
 from ledger_writer.crash import CrashPoint
+from ledger_writer.index import keep_indexed
 from ledger_writer.kafka import KafkaLogs
 from ledger_writer.membership import Membership
 from ledger_writer.migrate import check
@@ -34,7 +36,7 @@ async def serve(settings: Settings) -> None:
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    await _wait_for_database(settings.ledger_dsn)
+    await _wait_for_database(settings)
     journals = PostgresJournals(settings.ledger_dsn, settings.worker, settings.partitions)
     kafka = KafkaLogs(settings.kafka, settings.worker)
     crash = CrashPoint.parse(settings.crash_point)
@@ -53,13 +55,19 @@ async def serve(settings: Settings) -> None:
     membership = Membership(
         settings.kafka, settings.worker, settings.partitions, settings.session_timeout_ms, writer
     )
-    await membership.run()
+    indexing = asyncio.create_task(keep_indexed(settings.ledger_dsn))
+    try:
+        await membership.run()
+    finally:
+        indexing.cancel()
+        with suppress(asyncio.CancelledError):
+            await indexing
 
 
-async def _wait_for_database(dsn: str) -> None:
+async def _wait_for_database(settings: Settings) -> None:
     while True:
         try:
-            await check(dsn)
+            await check(settings.ledger_dsn, settings.partitions)
         except Unavailable as trouble:
             logs.get().warning("waiting for the database", detail=str(trouble))
             await asyncio.sleep(CHECK_AGAIN_S)

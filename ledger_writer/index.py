@@ -1,8 +1,9 @@
-"""Brings the reading side up to date with the journal: `python -m ledger_writer.index`.
+"""Brings the reading side up to date with the journal.
 
-Indexes each full span that is not indexed yet, one span a transaction, as the writer's role. It may
-run at any time beside the writers, who neither wait for it nor look at what it makes; several at
-once take turns. Without it past balances are right all the same, and slower to find.
+Each writer process does so by itself now and then, on a connection of its own; `headrace ledger
+index` does it at once. One span a transaction, as the writer's role, and by one process at a time.
+The writers neither wait for it nor look at what it makes, and a crash loses at most the span
+under way. Without it past balances are right all the same, and slower to find.
 """
 
 from __future__ import annotations
@@ -15,27 +16,63 @@ from typing import Final
 import asyncpg
 
 from ledger_writer.refusal import translated
+from schemas import logs
 from schemas.environment import SettingError, read
 from schemas.errors import HeadraceError
 
 TIMEOUT_S: Final = 120.0
+CONNECT_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 5.0
+EVERY_S: Final = 30.0
+SPANS_MAX: Final = 64
+"""Bound of one pass of `keep_indexed`: a million rows."""
+LOCK: Final = 7239003
 
 _PARTITIONS: Final = "select partition from ledger.partitions order by partition"
+_ALONE: Final = "select pg_try_advisory_lock($1)"
 _INDEX: Final = "select ledger.index_journal($1)"
 
 
-async def index(writer_dsn: str) -> int:
-    """Index what is full; return how many spans that were."""
+async def index(writer_dsn: str, spans_max: int | None = None) -> int:
+    """Index what is full, or so many spans of it; return how many that were.
+
+    None of it when another process is at it, which will get to all that is full.
+    """
     with translated("index"):
-        connection = await asyncpg.connect(writer_dsn, command_timeout=TIMEOUT_S)
+        connection = await asyncpg.connect(
+            writer_dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=TIMEOUT_S
+        )
         try:
-            spans = 0
-            for line in await connection.fetch(_PARTITIONS):
-                while await connection.fetchval(_INDEX, line["partition"]):
-                    spans += 1
-            return spans
+            alone = await connection.fetchval(_ALONE, LOCK)
+            return await _spans(connection, spans_max) if alone else 0
+        except BaseException:
+            connection.terminate()
+            raise
         finally:
-            await connection.close(timeout=TIMEOUT_S)
+            await connection.close(timeout=CLOSE_TIMEOUT_S)
+
+
+async def _spans(connection: asyncpg.Connection, spans_max: int | None) -> int:
+    spans = 0
+    for line in await connection.fetch(_PARTITIONS):
+        while spans_max is None or spans < spans_max:
+            if not await connection.fetchval(_INDEX, line["partition"]):
+                break
+            spans += 1
+    return spans
+
+
+async def keep_indexed(writer_dsn: str, every_s: float = EVERY_S) -> None:
+    """Index now and then, a bounded part at a time, until cancelled; trouble can wait."""
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            spans = await index(writer_dsn, SPANS_MAX)
+        except HeadraceError as trouble:
+            logs.get().warning("not indexed", detail=str(trouble))
+        else:
+            if spans:
+                logs.get().info("indexed", spans=spans)
 
 
 def main() -> int:

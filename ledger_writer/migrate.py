@@ -18,6 +18,7 @@ from typing import Final
 
 import asyncpg
 
+from ledger_writer.fitness import check_server
 from schemas.environment import SettingError, read
 from schemas.errors import Corrupt, Unavailable
 
@@ -89,8 +90,13 @@ async def migrate(owner_dsn: str) -> list[str]:
         await connection.close(timeout=CONNECT_TIMEOUT_S)
 
 
-async def check(writer_dsn: str) -> None:
-    """Raise Corrupt, in plain words, unless the database is at this code's migration."""
+async def check(writer_dsn: str, partitions: int | None = None) -> None:
+    """Raise Corrupt, in plain words, unless this writer can work on the database.
+
+    That is: at this code's migration, with the writer's rights, on a server that keeps what it
+    commits, and with accounts at home where so many partitions put them. Unavailable when it does
+    not answer.
+    """
     try:
         connection = await asyncpg.connect(
             writer_dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=CONNECT_TIMEOUT_S
@@ -106,12 +112,20 @@ async def check(writer_dsn: str) -> None:
             if present
             else []
         )
+        _check_migrations({line["number"]: line["sha256"] for line in found})
+        await check_server(connection, partitions)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise Corrupt(
+            f"the writer's role lacks rights: {error}: connect as ledger_writer"
+        ) from error
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise Unavailable(f"the ledger database does not answer: {error!r}") from error
     finally:
         with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await connection.close(timeout=CLOSE_TIMEOUT_S)
-    applied = {line["number"]: line["sha256"] for line in found}
+
+
+def _check_migrations(applied: dict[int, str]) -> None:
     expected = migrations()
     missing = [each.name for each in expected if each.number not in applied]
     if missing:
