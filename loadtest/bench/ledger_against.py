@@ -141,7 +141,8 @@ async def _copy(rig: Rig, keys: str) -> float:
     async with database(rig):
         await _tables(rig)
         connection = await asyncpg.connect(rig.dsn("ledger_owner"))
-        await connection.execute(keys)
+        if keys:
+            await connection.execute(keys)
         made, began = 0, time.perf_counter()
         try:
             while time.perf_counter() - began < rig.sizes.seconds:
