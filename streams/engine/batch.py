@@ -15,7 +15,7 @@ from schemas.errors import Corrupt, Fenced, Poisoned, Unavailable
 from streams.engine import keys
 from streams.engine.context import Context
 from streams.engine.position import Position
-from streams.engine.task import OnPoison, Record, Task, Timer, dead_letter_topic
+from streams.engine.task import Record, Task, Timer, dead_letter_topic
 
 REASON_BYTES_MAX: Final = 1_000
 
@@ -81,7 +81,7 @@ class Batches:
         handled.
 
         Raises Corrupt, Fenced, Unavailable as the handler did, and Corrupt for a poisoned record
-        of a task that stops at one.
+        of a topic that stops at one.
         """
         self._dead = []
         if not refused:
@@ -184,14 +184,14 @@ class Batches:
             self._handle(records[middle:])
 
     def _poisoned(self, record: Record, error: Exception) -> None:
-        if self._task.on_poison is OnPoison.STOP:
+        if record.topic in self._task.stops:
             where = f"{record.topic}[{record.partition}]@{record.offset}"
             raise Corrupt(f"task {self._task.name} stops at {where}: {_reason(error)}") from error
         self._bury(record, _reason(error))
         self._context.seal()
 
     def _bury(self, record: Record, reason: str) -> None:
-        if self._task.on_poison is OnPoison.STOP:
+        if record.topic in self._task.stops:
             where = f"{record.topic}[{record.partition}]@{record.offset}"
             raise Corrupt(f"task {self._task.name} stops at {where}: {reason}")
         self._dead.append(DeadLetter(record.topic, record.offset, reason))

@@ -34,7 +34,7 @@ from streams.engine.readiness import Readiness
 from streams.engine.restore import Source, restore
 from streams.engine.settings import EngineSettings
 from streams.engine.store import Disk, Store
-from streams.engine.task import OnPoison, Task, dead_letter_topic
+from streams.engine.task import Task
 
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MAX_S: Final = 5.0
@@ -230,9 +230,7 @@ class Partition:
         return agreed(self._task.name, self._number, kept, heard)
 
     async def _settle(self, outbox: Outbox, position: Position) -> None:
-        topics = [self._task.changelog]
-        if self._task.on_poison is OnPoison.DEAD_LETTER:
-            topics += [dead_letter_topic(topic) for topic in self._task.topics]
+        topics = [self._task.changelog, *self._task.dead_letter_topics]
         if self._task.timers:
             topics.append(self._task.timers_topic)
         own = [(topic, self._number) for topic in topics]

@@ -61,10 +61,14 @@ Headers = Sequence[tuple[str, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A topic that is read; `decode` turns a value into `Record.event`, raising on bad bytes."""
+    """A topic that is read; `decode` turns a value into `Record.event`, raising on bad bytes.
+
+    `on_poison` says what becomes of its poisoned records; None leaves that to the task.
+    """
 
     topic: str
     decode: Callable[[bytes], Any] | None = None
+    on_poison: OnPoison | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,18 @@ class Task:
         """Every topic it reads, the order of which breaks ties of time."""
         timers = (self.timers_topic,) if self.timers else ()
         return (*(each.topic for each in self.inputs), *timers)
+
+    @cached_property
+    def stops(self) -> frozenset[str]:
+        """The topics of which a poisoned record stops the process."""
+        policies = {each.topic: each.on_poison or self.on_poison for each in self.inputs}
+        policies.setdefault(self.timers_topic, self.on_poison)
+        return frozenset(topic for topic in self.topics if policies[topic] is OnPoison.STOP)
+
+    @cached_property
+    def dead_letter_topics(self) -> tuple[str, ...]:
+        """The topics that take poisoned records, in the order of their sources."""
+        return tuple(dead_letter_topic(topic) for topic in self.topics if topic not in self.stops)
 
     def transactional_id(self, partition: int) -> str:
         """Name the one producer that may write for this partition."""

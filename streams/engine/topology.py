@@ -13,7 +13,7 @@ from typing import Any, Final
 from aiokafka.protocol.metadata import MetadataRequest
 
 from schemas.errors import Corrupt
-from streams.engine.task import OnPoison, Task, dead_letter_topic
+from streams.engine.task import Task
 
 AGAIN_AFTER_S: Final = 0.5
 
@@ -22,10 +22,7 @@ def needed(task: Task) -> tuple[set[str], set[str]]:
     """Return the topics that must have the inputs' partition count, and those that must only
     exist.
     """
-    alike = {*task.topics, task.changelog}
-    if task.on_poison is OnPoison.DEAD_LETTER:
-        alike |= {dead_letter_topic(topic) for topic in task.topics}
-    return alike, set(task.outputs)
+    return {*task.topics, task.changelog, *task.dead_letter_topics}, set(task.outputs)
 
 
 def problem(task: Task, counts: dict[str, int]) -> str | None:

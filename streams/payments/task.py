@@ -11,7 +11,7 @@ from typing import Final
 
 from schemas import ids, wire
 from schemas.errors import Poisoned
-from streams.engine import HORIZON_S, Context, Input, Record, Task
+from streams.engine import HORIZON_S, Context, Input, OnPoison, Record, Task
 from streams.payments import answers, requests
 from streams.payments.outlet import COMMANDS, EVENTS, REPLIES, REQUESTS
 from streams.payments.saga import OPERATIONS as OPERATION_KINDS
@@ -28,7 +28,8 @@ def task(rules: RuleSet, horizon_s: int = HORIZON_S) -> Task:
         "payments",
         inputs=(
             Input(REQUESTS, decode=wire.decoder(REQUESTS)),
-            Input(_LEDGER, decode=wire.decoder(_LEDGER)),
+            # The ledger's word is never passed over: what can't be applied is for people to see to.
+            Input(_LEDGER, decode=wire.decoder(_LEDGER), on_poison=OnPoison.STOP),
         ),
         outputs=(EVENTS, COMMANDS, REPLIES, REQUESTS),
         collections=(SAGAS, PROFILES, POSITIONS, OPERATIONS),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from schemas.errors import Corrupt, Poisoned, Unavailable
 from streams.engine import Collection, Context, Input, OnPoison, Record, Task
 from streams.engine.memory import MemoryRecord, MemoryTask
+from streams.engine.topology import needed
 
 SUMS: Collection[int] = Collection(1, "sums", encode=lambda n: b"%d" % n, decode=int)
 LISTS: Collection[list[str]] = Collection(
@@ -116,6 +117,18 @@ def test_a_task_that_stops_at_poison_dead_letters_nothing() -> None:
         feed(run, [b"1", b"bad"])
     assert run.state == {}
     assert not run.outputs
+
+
+def test_a_topic_can_stop_at_poison_where_the_others_are_dead_lettered() -> None:
+    inputs = (Input("in"), Input("strict", on_poison=OnPoison.STOP))
+    wanted = task(inputs=inputs)
+    run = MemoryTask(wanted)
+    feed(run, [b"1", b"bad", b"2"])
+    assert [value for _, _, value, _ in run.outputs["in.dlq"]] == [b"bad"]
+    with pytest.raises(Corrupt, match=r"strict\[0\]@0: Poisoned: bad on purpose"):
+        run.feed([("strict", b"k", b"bad", 9)])
+    assert "strict.dlq" not in run.outputs
+    assert needed(wanted)[0] == {"in", "in.dlq", "strict", wanted.changelog}
 
 
 def test_a_failed_assertion_stops_the_process_rather_than_burying_the_record() -> None:

@@ -268,14 +268,14 @@ def test_a_gap_in_the_ledgers_positions_stops_the_process():
         world.ledger("transfer.posted", second, position=7)
 
 
-def test_a_ledger_event_without_a_saga_is_dead_lettered():
+def test_a_ledger_event_without_a_saga_stops_the_process():
     world = World()
     other = request(key="unknown")
-    command = {"command_id": "x", "saga_id": other["resource_id"], "transfer_id": None}
+    command = {"command_id": "x/post/1", "saga_id": other["resource_id"], "transfer_id": None}
     command |= {k: other.get(k) for k in ("tenant", "identity", "body_hash", "slot")}
     command |= {"home_account": PAYER, "account_kind": None}
-    world.ledger("transfer.posted", command)
-    assert len(world.task.outputs["ledger.events.dlq"]) == 1
+    with pytest.raises(Corrupt, match="has no saga here"):
+        world.ledger("transfer.posted", command)
 
 
 @pytest.mark.parametrize("fault", [{"home_account": "acct_x"}, {"type": "payment.destroy"}])
