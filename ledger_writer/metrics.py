@@ -41,6 +41,13 @@ _LOOKS: Final = Counter(
     "Accounts whose foreign shares were read again before a refusal",
     _OF,
 )
+_STALENESS: Final = Histogram(
+    "headrace_ledger_foreign_share_staleness_seconds",
+    "At a batch's commit, the age of the oldest reading of foreign shares among the guarded"
+    " accounts at home that it changed",
+    _OF,
+    buckets=(0.001, 0.01, 0.1, 1, 10, 60, 300, 1_800, 3_600, 21_600, 86_400),
+)
 _AGAIN: Final = Counter(
     "headrace_ledger_decided_again_total", "Batches decided again, by cause", (*_OF, "cause")
 )
@@ -70,6 +77,7 @@ class Meters:
     stages: Mapping[str, Histogram]
     delay: Histogram
     looks: Counter
+    staleness: Histogram
     fenced: Counter
     sessions: Counter
     filled: Counter
@@ -102,6 +110,7 @@ def meters(partition: int) -> Meters:
         {stage: _STAGE.labels(label, stage) for stage in STAGES},
         _DELAY.labels(label),
         _LOOKS.labels(label),
+        _STALENESS.labels(label),
         _FENCED.labels(label),
         _SESSIONS.labels(label),
         _FILLED.labels(label),

@@ -7,6 +7,7 @@ before, and only the last one is written.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
@@ -66,7 +67,9 @@ class Settler:
             with stages["commit"].time():
                 verdict = await self._journal.commit(fence, after, decision)
             if verdict is Verdict.COMMITTED:
-                self._knowledge.settle(decision.changed, decision.flagged)
+                now_s = time.perf_counter()
+                self._show_staleness(decision, now_s)
+                self._knowledge.settle(decision.changed, decision.flagged, at_s=now_s)
                 return after, decision
             self._meters.again(verdict.value)
             self._crash.at("after_refused")
@@ -129,14 +132,16 @@ class Settler:
     async def _look(self, named: Iterable[str]) -> tuple[dict[str, Standing], set[str]]:
         standings, missing = self._knowledge.recall(named)
         if missing:
+            began_s = time.perf_counter()
             found = await self._journal.standings(self._partition, missing)
-            self._knowledge.learn(found)
+            self._knowledge.learn(found, began_s)
             standings.update(found)
         return standings, set(missing)
 
     async def _look_again(self, standings: Mapping[str, Standing], doubted: Sequence[str]) -> bool:
         """Read foreign shares anew; tell whether any has grown."""
         self._meters.looks.inc(len(doubted))
+        self._knowledge.read_again(doubted, time.perf_counter())
         with self._meters.stages["look"].time():
             found = await self._journal.foreign(self._partition, doubted)
         grown = False
@@ -149,6 +154,11 @@ class Settler:
             standing.foreign_minor = foreign_minor
             grown = True
         return grown
+
+    def _show_staleness(self, decision: Decision, now_s: float) -> None:
+        oldest_s = self._knowledge.oldest_s(decision.changed, self._partition, now_s)
+        if oldest_s is not None:
+            self._meters.staleness.observe(now_s - oldest_s)
 
     async def _claims(self, commands: Sequence[Command]) -> dict[bytes, Row]:
         return await self._journal.first_rows([claim_key(command) for command in commands])

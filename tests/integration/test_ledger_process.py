@@ -15,6 +15,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.admin import connected
 from deploy.local.child import Child, Command
@@ -23,6 +24,7 @@ from ledger_writer.audit import audit
 from ledger_writer.crash import POINTS
 from ledger_writer.event import COMMANDS, EVENTS, event_bytes
 from ledger_writer.kafka import KafkaLogs
+from ledger_writer.metrics import STAGES
 from ledger_writer.migrate import migrate
 from ledger_writer.port import Event
 from ledger_writer.postgres import PostgresJournals
@@ -301,6 +303,46 @@ async def test_a_fence_raised_by_nobody_who_stays_is_taken_again(stack):
     assert "taking the fence again" in (stack.folder / "ledger_writer-0.log").read_text()
 
 
+async def test_each_metric_tells_of_what_happens(stack):
+    port = free_port()
+    stack.writer(HEADRACE_METRICS_PORT=str(port))
+    await begin(stack)
+    payer, payee = CUSTOMERS[:2]
+    poor = transfer("poor", (payer, payee, 99_999))
+    await stack.send([poor, transfer("lost", (payer, account("nobody"), 1)), b"poison"])
+    await stack.until(stack.decided)
+    again = [poor, {**poor, "attempt": 2}]
+    await stack.send(again)
+    await stack.until(stack.decided)
+    journals = PostgresJournals(stack.dsns["ledger_writer"], "passer-by", PARTITIONS)
+    async with journals.open() as journal:
+        for number in range(PARTITIONS):
+            await journal.acquire(number, None)
+    await stack.send(load(40))
+    await stack.prove()
+    shown = await _metrics(port)
+    moved = {name for name, value in shown.items() if value > 0}
+    for reason in ("insufficient_funds", "account_not_found"):
+        assert f"rejections_total {reason}" in moved
+    for stage in STAGES:
+        assert f"stage_seconds_count {stage}" in moved
+    assert {
+        "batch_records_count",
+        "batch_records_sum",
+        "foreign_share_staleness_seconds_count",
+        "foreign_share_staleness_seconds_sum",
+        "journal_to_events_seconds_count",
+        "fence_losses_total",
+        "share_reads_total",
+        "repeats_total",
+        "poisoned_total",
+        "outcomes_total transfer.posted",
+    } <= moved
+    assert shown["sessions_total"] > PARTITIONS
+    assert shown["running"] == PARTITIONS
+    assert shown["batch_records_sum"] >= sum(stack.sent.values())
+
+
 async def test_poison_is_dead_lettered_byte_for_byte_and_the_rest_goes_on(stack):
     stack.writer()
     await begin(stack)
@@ -499,6 +541,20 @@ async def test_another_partition_count_than_the_topics_is_refused(stack):
     await stack.until(_ended(writer))
     assert writer.process.returncode == 65
     assert "HEADRACE_PARTITIONS is 3" in writer.log_tail()
+
+
+async def _metrics(port: int) -> dict[str, float]:
+    """Return what the writer shows of itself, added up over its partitions."""
+    page = await asyncio.to_thread(
+        lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+    )
+    shown: Counter[str] = Counter()
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            labels = {k: v for k, v in sample.labels.items() if k not in ("partition", "le")}
+            name = sample.name.removeprefix("headrace_ledger_")
+            shown[" ".join([name, *labels.values()])] += sample.value
+    return shown
 
 
 def _ended(child: Child):

@@ -53,3 +53,18 @@ def test_what_was_committed_is_remembered_with_its_stored_version():
     knowledge = Knowledge()
     knowledge.settle([standing(5)])
     assert knowledge.recall(["a5"])[0]["a5"].stored_version == 5
+
+
+def test_the_oldest_reading_of_foreign_shares_is_told_of_guarded_accounts_at_home():
+    knowledge = Knowledge()
+    first, second = standing(1), standing(2)
+    knowledge.learn({"a1": first}, 10.0)
+    knowledge.learn({"a2": second}, 20.0)
+    home = first.account.home
+    assert knowledge.oldest_s([first, second], home, 30.0) == 10.0
+    knowledge.read_again(["a1", "unknown"], 25.0)
+    assert knowledge.oldest_s([first, second], home, 30.0) == 20.0
+    assert knowledge.oldest_s([standing(3)], home, 30.0) == 30.0
+    assert knowledge.oldest_s([first], home + 1, 30.0) is None
+    knowledge.settle([standing(3)], at_s=28.0)
+    assert knowledge.oldest_s([standing(3)], home, 30.0) == 28.0
