@@ -25,6 +25,7 @@ from streams.engine.crash import CrashPoint
 from streams.engine.deadline import answered
 from streams.engine.faults import Refused, raise_translated
 from streams.engine.inlet import Inlet
+from streams.engine.machine import Machine
 from streams.engine.metrics import PartitionMetrics
 from streams.engine.outbox import Outbox
 from streams.engine.owned import Narrowing, Owned
@@ -47,6 +48,7 @@ class Shared:
     settings: EngineSettings
     disk: Disk
     pace: Pace
+    machine: Machine
     crash: CrashPoint
     readiness: Readiness
 
@@ -157,7 +159,8 @@ class Partition:
             await inlet.wait(owned.until_due_s())
             if self._stop.is_set():
                 return
-            delay = pace.reserve(time.monotonic(), last_began)
+            now = time.monotonic()
+            delay = pace.reserve(now, last_began, self._shared.machine.spare(now))
             if delay > 0:
                 await inlet.wait_full(limits.limit, delay)
                 if self._stop.is_set():

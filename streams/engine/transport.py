@@ -17,6 +17,7 @@ from faust.transport.drivers import aiokafka as driver
 
 from streams.engine.crash import CrashPoint
 from streams.engine.delivery import Delivery
+from streams.engine.machine import Machine
 from streams.engine.pace import Pace
 from streams.engine.partition import Shared
 from streams.engine.readiness import Readiness
@@ -38,6 +39,7 @@ class Transport(driver.Transport):  # type: ignore[misc]
             settings=engine,
             disk=Disk(engine.state_dir, engine.limits),
             pace=Pace(engine.commit_interval_ms / 1000),
+            machine=Machine(),
             crash=CrashPoint.parse(engine.crash_point),
             readiness=readiness,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 from schemas.errors import Corrupt
 from streams.engine import Input, Task, keys
 from streams.engine.crash import CrashPoint
+from streams.engine.machine import Machine
 from streams.engine.merge import Merge
 from streams.engine.owned import Narrowing
-from streams.engine.pace import Pace
+from streams.engine.pace import IDLE_TIMES, SPARE_LEAST, SPARE_PLENTY, Pace
 from streams.engine.position import (
     Heard,
     Position,
@@ -99,6 +101,29 @@ def test_no_partition_waits_longer_than_the_interval() -> None:
     assert pace.reserve(1000.0, 999.0) == 0.0
     assert pace.reserve(1000.0, 999.95) == pytest.approx(0.05)
     assert pace.reserve(1000.0, 999.0) == 0.0
+
+
+def test_a_machine_with_time_to_spare_takes_more_transactions() -> None:
+    def waits(spare: float) -> float:
+        pace = Pace(0.1, per_interval=4.0, burst=1.0)
+        pace.reserve(1000.0, 1000.0, spare)
+        return pace.reserve(1000.0, 1000.0, spare)
+
+    assert waits(0.0) == waits(SPARE_LEAST) == pytest.approx(0.025)
+    assert waits(SPARE_PLENTY) == waits(1.0) == pytest.approx(0.025 / IDLE_TIMES)
+    assert waits(0.0) > waits((SPARE_LEAST + SPARE_PLENTY) / 2) > waits(1.0)
+
+
+def test_spare_time_is_what_the_kernel_counts_as_idle(tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    stat.write_text("cpu 100 0 100 700 100 0 0 0 0 0\n")
+    machine = Machine(stat)
+    stat.write_text("cpu 150 0 150 760 140 0 0 0 0 0\n")
+    assert machine.spare(1000.0) == pytest.approx(0.25)  # half of the new ticks, half believed
+    assert machine.spare(1000.01) == pytest.approx(0.25)
+    stat.write_text("cpu 250 0 250 760 140 0 0 0 0 0\n")
+    assert machine.spare(1001.0) == pytest.approx(0.125)
+    assert Machine(tmp_path / "none").spare(1000.0) == 0.0
 
 
 def test_state_and_group_that_disagree_stop_the_task_with_both_offsets() -> None:
