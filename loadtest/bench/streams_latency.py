@@ -21,7 +21,7 @@ from loadtest.bench.report import say
 from loadtest.bench.streams_kafka import MESSAGE_BYTES_MAX, open_producer
 from loadtest.bench.streams_meter import cpu_s, machine_s
 
-TICK_S: Final = 0.005
+TICK_S: Final = 0.01
 WARM_SHARE: Final = 0.25
 """The first part of a run is not counted: caches fill, codecs and connections wake up."""
 

@@ -11,6 +11,7 @@ its partitions.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Final
@@ -31,6 +32,9 @@ from streams.engine.topology import check_topics, cluster_id
 POLL_MS: Final = 500
 MEASURE_EVERY_S: Final = 1.0
 FETCH_WAIT_MS: Final = 250
+FETCH_STEP_S: Final = 0.005
+"""Records that arrive in a stream are fetched in steps: a fetch costs the broker as much for one
+record as for many."""
 FETCH_BYTES: Final = 1024 * 1024
 
 
@@ -87,7 +91,11 @@ class Delivery(mode.Service):  # type: ignore[misc]
     @mode.Service.task  # type: ignore[untyped-decorator]
     async def _pump(self) -> None:
         """Hand what arrives to its partition."""
+        last = 0.0
         while not self.should_stop:
+            step_s = last + FETCH_STEP_S - time.monotonic()
+            if step_s > 0:
+                await asyncio.sleep(step_s)
             try:
                 fetched = await self._consumer.getmany(timeout_ms=POLL_MS)
             except errors.NoOffsetForPartitionError:
@@ -102,6 +110,7 @@ class Delivery(mode.Service):  # type: ignore[misc]
                 self._log.warning("fetch_failed", detail=repr(error))
                 await self.sleep(0.5)
                 continue
+            last = time.monotonic()
             for tp, records in fetched.items():
                 partition = self._partitions.get(tp.partition)
                 if partition is not None:

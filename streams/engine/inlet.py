@@ -19,7 +19,7 @@ from streams.engine.merge import Merge
 HELD_BACK_S: Final = 0.2
 """How long a batch waits for an input of which more is known to exist than is at hand."""
 
-HELD_STEP_S: Final = 0.01
+HELD_STEP_S: Final = 0.002
 
 
 class Inlet:

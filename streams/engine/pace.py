@@ -15,11 +15,11 @@ PER_INTERVAL: Final = 4.0
 """Transactions of one process per commit interval on a busy machine: with 100 ms they cost at most
 a tenth of two cores (5 ms of CPU each, client and broker)."""
 
-IDLE_TIMES: Final = 5.0
+IDLE_TIMES: Final = 8.0
 """How many times as many there may be on an idle machine."""
 
-SPARE_LEAST: Final = 0.1
-SPARE_PLENTY: Final = 0.4
+SPARE_LEAST: Final = 0.02
+SPARE_PLENTY: Final = 0.12
 """Between these shares of idle time the budget grows in proportion."""
 
 BURST: Final = 8.0
