@@ -3,7 +3,8 @@
 A write is one WriteBatch of state, positions and changelog mark, so the store is at every instant
 as of one committed batch. The log ahead of it (WAL) is written but not synced: a killed process
 finds all of it again, a machine that lost power finds an older batch, and the changelog's tail
-brings it forward. Nothing is written here that the changelog has not committed.
+brings it forward. Nothing is written here that the changelog has not committed. While it is rebuilt
+from nothing it has no log and no mark: a crash in between leaves what is rebuilt again.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ from streams.engine.position import Position, decode_position
 
 MEBIBYTE: Final = 1024 * 1024
 FORMAT: Final = 1
+
+UNSORTED_FILES_MAX: Final = 1_000_000
+"""A rebuild leaves a file per memtable for compaction to sort out afterwards. RocksDB would hold up
+writes meanwhile, and with them the whole process; more files only make reads slower.
+"""
 
 AGE_MAX_S: Final = 12 * 3600
 """An older store is discarded: compaction may have dropped tombstones (kept a day) that it has
@@ -89,6 +95,8 @@ class Disk:
         options.set_memtable_prefix_bloom_ratio(0.05)
         options.set_compression_type(rocksdict.DBCompressionType.lz4())
         options.set_max_background_jobs(2)
+        options.set_level_zero_slowdown_writes_trigger(UNSORTED_FILES_MAX)
+        options.set_level_zero_stop_writes_trigger(UNSORTED_FILES_MAX)
         options.set_max_open_files(256)
         options.set_keep_log_file_num(2)
         options.set_wal_recovery_mode(rocksdict.DBRecoveryMode.point_in_time())
@@ -123,22 +131,28 @@ class Store:
         """Apply what the changelog has committed, up to `mark`; `removed` are local keys to take
         away. Generations that were dropped go as one range per slot.
         """
-        batch = rocksdict.WriteBatch(raw_mode=True)
-        put, delete, engine_from = batch.put, batch.delete, keys.ENGINE_FROM
-        for key, value in changes.items():
-            if value is None:
-                delete(key)
-            else:
-                put(key, value)
-                if key[2] >= engine_from and key[0] != keys.NO_SLOT:
-                    if key[2] == keys.TIMERS_ID:
-                        put(keys.due_entry(key, value), b"")
-                    elif key[2] == keys.DROPPED_ID:
-                        batch.delete_range(*keys.dropped_range(key, value))
+        batch = _batch(changes.items())
         for key in removed:
-            delete(key)
-        put(keys.LOCAL_MARK, msgspec.json.encode(mark))
+            batch.delete(key)
+        batch.put(keys.LOCAL_MARK, msgspec.json.encode(mark))
         self._db.write(batch)
+
+    def rebuild(self) -> None:
+        """Empty it and prepare for `pour`, in a fraction of what `write` takes for as much."""
+        self.wipe()
+        self._db.set_options({"disable_auto_compactions": "true"})
+
+    def pour(self, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Apply changes, in this order, that a crash may take away until it is `whole`."""
+        self._db.write(_batch(changes), _unlogged())
+
+    def whole(self, mark: Mark) -> None:
+        """What was poured is all that the changelog has up to `mark`: keep it, and go on by
+        `write`.
+        """
+        self._db.flush()
+        self._db.set_options({"disable_auto_compactions": "false"})
+        self.write({}, mark)
 
     def mark(self) -> Mark | None:
         """How far it is; None when it has nothing that can be used."""
@@ -206,6 +220,29 @@ class Store:
         self.get = _closed
         self._db.flush()
         self._db.close()
+
+
+def _batch(changes: Iterable[tuple[bytes, bytes | None]]) -> Any:
+    """Return changes with what follows from them: the order of timers, generations that end."""
+    batch = rocksdict.WriteBatch(raw_mode=True)
+    put, delete, engine_from = batch.put, batch.delete, keys.ENGINE_FROM
+    for key, value in changes:
+        if value is None:
+            delete(key)
+        else:
+            put(key, value)
+            if key[2] >= engine_from and key[0] != keys.NO_SLOT:
+                if key[2] == keys.TIMERS_ID:
+                    put(keys.due_entry(key, value), b"")
+                elif key[2] == keys.DROPPED_ID:
+                    batch.delete_range(*keys.dropped_range(key, value))
+    return batch
+
+
+def _unlogged() -> Any:
+    options = rocksdict.WriteOptions()
+    options.disable_wal = True
+    return options
 
 
 def usable(mark: Mark | None, cluster: str, log_end: int, now_s: float | None = None) -> bool:

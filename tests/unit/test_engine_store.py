@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import random
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from deploy.local.child import wait_for
 from schemas.errors import Corrupt, Unavailable
 from streams.engine import Collection, Context, Input, Position, Record, Task, keys
 from streams.engine.position import encode_position
-from streams.engine.store import Disk, Mark, Store
+from streams.engine.store import Disk, Mark, Store, StoreLimits
 
 MARK = Mark("cluster", 10, 1_000.0)
+NAMES = st.sampled_from([b"a", b"b", b"c"])
+CHANGES = st.lists(
+    st.one_of(
+        st.tuples(
+            NAMES.map(lambda name: b"\x00\x03\x01" + name), st.none() | st.binary(max_size=4)
+        ),
+        st.tuples(NAMES, st.integers(0, 9)).map(lambda at: next(iter(timer(at[1], at[0]).items()))),
+        st.just((keys.prefix(3, keys.DROPPED_ID) + b"\x01", b"b")),
+    ),
+    max_size=40,
+)
 POSITION = Position({"in": 4}, 99)
 
 
@@ -90,3 +108,74 @@ def test_a_store_that_cannot_be_read_stops_the_process_and_buries_no_record(tmp_
 def test_a_records_parts_are_what_a_handler_is_promised() -> None:
     record = Record("in", 0, 7, b"k", None, (("h", b"v"),), 5)
     assert (record.event, record.timer, record.headers) == (None, None, (("h", b"v"),))
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(CHANGES, st.integers(1, 40))
+def test_what_is_poured_comes_to_what_is_written_one_by_one(
+    tmp_path: Path, changes: list[tuple[bytes, bytes | None]], cut: int
+) -> None:
+    written, poured = (Disk(tmp_path).open(name, 0) for name in ("written", "poured"))
+    written.wipe()
+    for key, value in changes:
+        written.write({key: value}, MARK)
+    poured.rebuild()
+    poured.pour(changes[:cut])
+    poured.pour(changes[cut:])
+    poured.whole(MARK)
+    for store in (written, poured):
+        store.settle()
+    assert list(poured.items()) == list(written.items())
+    assert list(poured.due(10, 100, keys.DUE)) == list(written.due(10, 100, keys.DUE))
+    for store in (written, poured):
+        store.close()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from streams.engine.store import Disk, Mark, StoreLimits
+store = Disk(Path(sys.argv[1]), StoreLimits(memtable_bytes=64 * 1024)).open("t", 0)
+store.write({b"\\x00\\x01\\x01old": b"v"}, Mark("cluster", 1, 1.0))
+store.rebuild()
+for at in range(2_000):
+    store.pour([(b"\\x00\\x01\\x01%04d" % (at * 7 % 2_000), b"%0300d" % at)])
+if sys.argv[2] != "cut":
+    store.whole(Mark("cluster", 10, 1_000.0))
+if sys.argv[2] == "after":
+    store.write({b"\\x00\\x01\\x01old": b"new"}, Mark("cluster", 11, 1_000.0))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(
+    ("killed", "mark", "entries"),
+    [("cut", None, None), ("whole", MARK, 2_000), ("after", Mark("cluster", 11, 1_000.0), 2_001)],
+)
+def test_a_rebuild_that_a_kill_cut_short_leaves_no_mark_and_a_whole_one_everything(
+    tmp_path: Path, killed: str, mark: Mark | None, entries: int | None
+) -> None:
+    child = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), killed], check=False)
+    assert child.returncode == -signal.SIGKILL
+    store = Disk(tmp_path).open("t", 0)
+    assert store.mark() == mark
+    assert entries is None or len(list(store.items())) == entries
+    store.close()
+
+
+def test_what_a_rebuild_left_unsorted_is_compacted_once_it_is_whole(tmp_path: Path) -> None:
+    store = Disk(tmp_path, StoreLimits(memtable_bytes=64 * 1024)).open("t", 0)
+    store.rebuild()
+    shuffled = random.Random(1).sample(range(4_000), 4_000)
+    for at in shuffled:
+        store.pour([(b"\x00\x01\x01%04d" % at, random.Random(at).randbytes(300))])
+    assert wait_for(lambda: files(tmp_path) > 8, 10.0), "nothing is compacted on the way"
+    store.whole(MARK)
+    assert wait_for(lambda: files(tmp_path) <= 4, 10.0), "compaction goes on afterwards"
+    store.close()
+
+
+def files(folder: Path) -> int:
+    return len(list((folder / "t" / "0").glob("*.sst")))
