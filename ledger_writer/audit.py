@@ -22,7 +22,7 @@ import orjson
 from ledger_writer.claims import Claims
 from ledger_writer.copied import COLUMNS, Name, Taker
 from ledger_writer.limits import limit_findings
-from ledger_writer.postgres import account_at, fence_at, hold_at
+from ledger_writer.postgres import account_at, fence_at, hold_at, link_at
 from ledger_writer.progress import Progress
 from ledger_writer.refusal import translated
 from ledger_writer.verify import FINDINGS_MAX, Balance, Finding, Verifier
@@ -44,6 +44,7 @@ _ACCOUNTS: Final = "select * from ledger.accounts"
 _NAMES: Final = "select account_no, account_id, currency from ledger.accounts"
 _HOLDS: Final = "select *, remaining_minor as stored_minor from ledger.holds"
 _REVERSALS: Final = "select * from ledger.reversals"
+_LINKS: Final = "select *, true as stored from ledger.links"
 _PLACE: Final = ("original_partition", "original_position", "leg")
 _SHARES: Final = "select * from ledger.shares"
 _FENCES: Final = "select * from ledger.partitions order by partition"
@@ -59,7 +60,12 @@ _OVERPAID: Final = """
         on j.partition = r.original_partition and j.position = r.original_position
       left join ledger.holds h
         on j.type = 'hold.placed' and h.hold_id = j.extra -> 'hold' ->> 'hold_id'
-     where r.reversed_minor > coalesce(h.captured_minor, j.entries[r.leg * 10 + 8], 0)"""
+      left join ledger.links l
+        on j.type = 'transfer.prepared' and l.link_id = j.saga_id || '/' || r.leg
+       and l.kind = 'debit' and l.state = 'committed'
+     where r.reversed_minor > coalesce(
+           h.captured_minor, l.amount_minor,
+           case when j.type = 'transfer.posted' then j.entries[r.leg * 10 + 8] end, 0)"""
 
 
 class _Enough(Exception):
@@ -161,6 +167,7 @@ class _Reading:
             for line in lines
         }
         reversals = await connection.fetch(_REVERSALS)
+        links = await connection.fetch(_LINKS)
         verifier = self._verifier
         self._found(
             verifier.close(
@@ -171,6 +178,7 @@ class _Reading:
                 reversals={
                     (*(r[name] for name in _PLACE),): r["reversed_minor"] for r in reversals
                 },
+                links={(k["link_id"], k["kind"]): link_at(k) for k in links},
             )
         )
         self._found(limit_findings(lines, accounts))

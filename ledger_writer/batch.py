@@ -8,10 +8,10 @@ from ledger_writer.columns import stored
 
 if TYPE_CHECKING:
     from ledger_writer.model import Account, Decision, Fence, Standing
-    from ledger_writer.operations import Flagged, Hold, Reversal
+    from ledger_writer.operations import Flagged, Hold, Link, Reversal, Room
 
 ARGUMENTS: Final = 22
-RARE_ARGUMENTS: Final = 25
+RARE_ARGUMENTS: Final = 28
 """How many arguments it takes, without and with what few batches change."""
 
 
@@ -52,6 +52,9 @@ def rare_arguments(decision: Decision) -> tuple[Any, ...]:
         [_new_hold(hold) for hold in decision.holds],
         [_new_reversal(reversal) for reversal in decision.reversals],
         [_new_flags(flagged) for flagged in decision.flagged],
+        [f.elsewhere.incoming_minor if f.elsewhere else None for f in decision.flagged],
+        [_new_link(link) for link in decision.links],
+        [_new_room(room) for room in decision.rooms],
     )
 
 
@@ -72,6 +75,23 @@ def _new_hold(hold: Hold) -> tuple[Any, ...]:
 
 def _new_reversal(reversal: Reversal) -> tuple[Any, ...]:
     return (*reversal.place, reversal.reversed_minor, reversal.stored_minor)
+
+
+def _new_link(link: Link) -> tuple[Any, ...]:
+    return (
+        link.link_id,
+        link.kind,
+        link.source,
+        link.destination,
+        link.currency,
+        link.amount_minor,
+        link.state,
+        link.stored,
+    )
+
+
+def _new_room(room: Room) -> tuple[Any, ...]:
+    return room.account_no, room.promised_minor, room.stored_minor
 
 
 def _new_flags(flagged: Flagged) -> tuple[Any, ...]:

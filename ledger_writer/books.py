@@ -70,13 +70,13 @@ class Books:
                 break
             assert source is not None
             assert destination is not None
-            entries.append(_change(source, -leg.amount_minor))
-            entries.append(_change(destination, leg.amount_minor))
+            entries.append(change(source, -leg.amount_minor))
+            entries.append(change(destination, leg.amount_minor))
             done.append((source, destination, leg.amount_minor))
         if refusal is not None or not keep:
             for source, destination, amount_minor in reversed(done):
-                _undo(source, -amount_minor)
-                _undo(destination, amount_minor)
+                undo(source, -amount_minor)
+                undo(destination, amount_minor)
         return refusal or tuple(entries)
 
     def set_aside(self, tenant: str, leg: Leg, *, keep: bool = True) -> tuple[Entry] | Refusal:
@@ -93,9 +93,9 @@ class Books:
             reason = "balance_limit_exceeded"
         if reason is not None:
             return Refusal(reason, 0)
-        entry = _change(source, 0, leg.amount_minor)
+        entry = change(source, 0, leg.amount_minor)
         if not keep:
-            _undo(source, 0, leg.amount_minor)
+            undo(source, 0, leg.amount_minor)
         return (entry,)
 
     def move_held(self, tenant: str, leg: Leg) -> tuple[Entry, ...] | Refusal:
@@ -111,14 +111,14 @@ class Books:
         reason = self._credit_obstacle(destination, leg.amount_minor)
         if reason is not None:
             return Refusal(reason, 0)
-        debit = _change(source, -leg.amount_minor, -leg.amount_minor)
-        return debit, _change(destination, leg.amount_minor)
+        debit = change(source, -leg.amount_minor, -leg.amount_minor)
+        return debit, change(destination, leg.amount_minor)
 
     def release(self, hold: Hold) -> tuple[Entry]:
         """Give back what is left of a hold."""
         source = self.standing(hold.source)
         assert source is not None
-        return (_change(source, 0, -hold.remaining_minor),)
+        return (change(source, 0, -hold.remaining_minor),)
 
     # -- what is known ---------------------------------------------------------------------------
 
@@ -147,6 +147,7 @@ class Books:
             known.version,
             known.foreign_minor,
             known.stored_version,
+            known.promised_minor,
         )
         return mine
 
@@ -254,18 +255,19 @@ class Books:
         return "balance_limit_exceeded" if left < -BALANCE_MINOR_MAX else None
 
     def _credit_obstacle(self, standing: Standing, amount_minor: int) -> str | None:
-        """A capped account is credited at home only, where its whole balance is known exactly."""
+        """Of a capped account's room, its home knows what is posted there and what is promised."""
         account = standing.account
         posted = standing.posted_minor + amount_minor
         if account.max_balance_minor is not None:
             if account.home != self._view.partition:
                 return "credit_needs_home"
-            if posted + standing.foreign_minor > account.max_balance_minor:
+            if posted + standing.promised_minor > account.max_balance_minor:
                 return "balance_limit_exceeded"
         return "balance_limit_exceeded" if posted > BALANCE_MINOR_MAX else None
 
 
-def _change(standing: Standing, amount_minor: int, held_minor: int = 0) -> Entry:
+def change(standing: Standing, amount_minor: int, held_minor: int = 0) -> Entry:
+    """Move a share on, and return the entry that tells of it."""
     standing.posted_minor += amount_minor
     standing.held_minor += held_minor
     standing.version += 1
@@ -281,7 +283,8 @@ def _change(standing: Standing, amount_minor: int, held_minor: int = 0) -> Entry
     )
 
 
-def _undo(standing: Standing, amount_minor: int, held_minor: int = 0) -> None:
+def undo(standing: Standing, amount_minor: int, held_minor: int = 0) -> None:
+    """Take back a share's last change."""
     standing.posted_minor -= amount_minor
     standing.held_minor -= held_minor
     standing.version -= 1

@@ -12,11 +12,21 @@ from typing import Any, Final
 from ledger_writer.model import LEGS_MAX, AccountDraft, Command, Leg
 from ledger_writer.operations import EXPIRED, VOIDED, FlagsAsk, HoldAsk, ReversalAsk
 from schemas.errors import Poisoned
-from schemas.ids import IDENTITY_LENGTH, is_account_id, kind_of, slot_of
+from schemas.ids import (
+    IDENTITY_LENGTH,
+    is_account_id,
+    is_payment_id,
+    is_transfer_id,
+    kind_of,
+    slot_of,
+)
 from schemas.money import AMOUNT_MINOR_MAX
 
 POST: Final = "transfer.post"
 REJECT: Final = "transfer.reject"
+PREPARE: Final = "transfer.prepare"
+COMMIT: Final = "transfer.commit"
+ABORT: Final = "transfer.abort"
 REVERSE: Final = "transfer.reverse"
 PLACE: Final = "hold.place"
 CAPTURE: Final = "hold.post"
@@ -26,6 +36,8 @@ FREEZE: Final = "account.freeze"
 UNFREEZE: Final = "account.unfreeze"
 CLOSE: Final = "account.close"
 
+LINKED: Final = frozenset({POST, PREPARE, COMMIT, ABORT})
+FINISHING: Final = frozenset({COMMIT, ABORT})
 HOLDS: Final = frozenset({PLACE, CAPTURE, VOID})
 FLAGS: Final = frozenset({FREEZE, UNFREEZE, CLOSE})
 STEPS: Final = {POST: "post", REJECT: "reject", PLACE: "place", OPEN: "open"}
@@ -41,8 +53,10 @@ def read_command(record: dict[str, Any], offset: int, timestamp_ms: int) -> Comm
     kind = record["type"]
     legs: tuple[Leg, ...] = ()
     draft = hold = reversal = flags = None
-    if kind == POST:
+    if kind in LINKED:
         legs = _legs(record["legs"])
+        if kind != POST:
+            _check_linked(record)
     elif kind == OPEN:
         draft = _draft(record)
     elif kind in HOLDS:
@@ -80,6 +94,7 @@ def read_command(record: dict[str, Any], offset: int, timestamp_ms: int) -> Comm
         hold,
         reversal,
         flags,
+        record["failed_leg"] if kind == ABORT else None,
     )
     _check_text(command)
     return command
@@ -96,6 +111,16 @@ def _legs(legs: list[dict[str, Any]]) -> tuple[Leg, ...]:
     return tuple(
         Leg(leg["source"], leg["destination"], leg["amount_minor"], leg["currency"]) for leg in legs
     )
+
+
+def _check_linked(record: dict[str, Any]) -> None:
+    saga_id, kind = record["saga_id"], record["type"]
+    if not is_payment_id(saga_id) and not is_transfer_id(saga_id):
+        raise Poisoned(f"a {kind} must be of a payment or a transfer")
+    if saga_id[-IDENTITY_LENGTH:] != record["identity"]:
+        raise Poisoned(f"a {kind} has the identity of its saga")
+    if kind == ABORT and not record["reason"]:
+        raise Poisoned(f"a {ABORT} must say its reason")
 
 
 def _draft(record: dict[str, Any]) -> AccountDraft:

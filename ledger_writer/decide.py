@@ -14,10 +14,10 @@ import msgspec
 import orjson
 
 from ledger_writer import command as commands_
-from ledger_writer import holds, lifecycle, reversal
-from ledger_writer.books import Books
+from ledger_writer import holds, lifecycle, linked, reversal
 from ledger_writer.chain import seal
 from ledger_writer.identity import claim_key, repeats
+from ledger_writer.linked_books import LinkedBooks
 from ledger_writer.model import (
     ACCOUNT_REJECTED,
     HOLD_REJECTED,
@@ -54,26 +54,33 @@ def decide(view: View, commands: Sequence[Command]) -> Decision:
         books.holds(),
         books.reversals(),
         tuple(books.flagged.values()),
+        books.links(),
+        books.rooms(),
     )
 
 
-def post(books: Books, command: Command) -> Outcome:
-    """Post all legs of a transfer, or none."""
+def post(books: LinkedBooks, command: Command) -> Outcome:
+    """Post all legs of a transfer, or none; begin to where other homes must agree."""
     made = books.move(command.tenant, command.legs, keep=not command.dry_run)
     if isinstance(made, Refusal):
+        if made.reason in linked.SEVERAL_HOMES:
+            return linked.begin(books, command)
         return Outcome(TRANSFER_REJECTED, made.reason, made.leg)
     return Outcome(POSTED, entries=() if command.dry_run else made)
 
 
-def reject(books: Books, command: Command) -> Outcome:
+def reject(books: LinkedBooks, command: Command) -> Outcome:
     """Move nothing, for the reason that came with the command."""
     del books
     return Outcome(TRANSFER_REJECTED, command.reason)
 
 
-DECIDERS: Final[dict[str, Callable[[Books, Command], Outcome]]] = {
+DECIDERS: Final[dict[str, Callable[[LinkedBooks, Command], Outcome]]] = {
     commands_.POST: post,
     commands_.REJECT: reject,
+    commands_.PREPARE: linked.prepare,
+    commands_.COMMIT: linked.commit,
+    commands_.ABORT: linked.abort,
     commands_.REVERSE: reversal.reverse,
     commands_.PLACE: holds.place,
     commands_.CAPTURE: holds.capture,
@@ -100,7 +107,7 @@ class _Work:
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self.books = Books(view)
+        self.books = LinkedBooks(view)
         self.rows: list[Row] = []
         self.claims: list[Claim] = []
         self.chain_hash = view.chain_hash
@@ -171,7 +178,7 @@ def _refused(command: Command, reason: str) -> Outcome:
 
 def _extra(command: Command, facts: dict[str, object] | None) -> str | None:
     """Return what few rows have as canonical JSON, or None when this one has nothing of it."""
-    plain = command.type == commands_.POST and not command.dry_run
+    plain = command.type == commands_.POST and not command.dry_run and facts is None
     if plain and command.reference is None and not command.metadata:
         return None
     extra: dict[str, object] = {}
@@ -189,6 +196,8 @@ def _extra(command: Command, facts: dict[str, object] | None) -> str | None:
         extra["reversal"] = {"original_id": asked.original_id, "leg": asked.leg, **told}
     if command.flags is not None:
         extra["account"] = {"account_id": command.flags.account_id, **told}
+    if command.type in commands_.LINKED and facts is not None:
+        extra["linked"] = facts
     if command.dry_run:
         extra["dry_run"] = True
     if not extra:

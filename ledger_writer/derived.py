@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ledger_writer import model, operations
+from ledger_writer.derived_links import DerivedLinks
 from ledger_writer.identity import is_dry
 from ledger_writer.model import Account, Entry, Row
 from ledger_writer.operations import Hold, LegPlace
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping
 
 _MOVING: Final = frozenset({model.POSTED, model.REVERSED, model.HOLD_POSTED})
+_LINKING: Final = frozenset({model.PREPARED, model.COMMITTED, model.ABORTED})
 _HOLDING: Final = frozenset({model.HOLD_PLACED, model.HOLD_POSTED, model.HOLD_VOIDED})
 _FLAGGING: Final = frozenset({model.FROZEN, model.UNFROZEN, model.CLOSED})
 
@@ -38,6 +40,7 @@ class Derived:
         self.reversed_minor: defaultdict[LegPlace, int] = defaultdict(int)
         self.payers: dict[LegPlace, int] = {}
         self.stopped: dict[int, Account] = {}
+        self.links = DerivedLinks()
 
     def take(self, row: Row, accounts: MutableMapping[int, Account]) -> Iterator[str]:
         """Add one row that was neither refused nor a repeat; its entries were checked before."""
@@ -46,18 +49,23 @@ class Derived:
                 yield from self._take_hold(row, _told(row, "hold"))
             elif row.type == model.REVERSED:
                 yield from self._take_reversal(row, _told(row, "reversal"))
+            elif row.type in _LINKING:
+                yield from self.links.take(row, _told(row, "linked"))
             elif row.type in _FLAGGING:
                 yield from self._take_flags(_told(row, "account"), accounts)
         except (KeyError, TypeError, ValueError) as error:
             yield f"a {row.type} that does not say what it did: {error!r}"
 
-    def forbids(self, partition: int, entry: Entry) -> bool:
-        """Tell whether a stopped account's flags forbid this entry; its home's order tells."""
+    def forbids(self, partition: int, entry: Entry, row_type: str) -> bool:
+        """Tell whether a stopped account's flags forbid this entry; its home's order tells.
+
+        What was prepared before an account was frozen is committed all the same.
+        """
         account = self.stopped[entry.account_no]
         if entry.amount_minor == 0 or account.home != partition:
             return False
         frozen = account.debits_frozen if entry.amount_minor < 0 else account.credits_frozen
-        return account.closed or frozen
+        return account.closed or (frozen and row_type != model.COMMITTED)
 
     def differences(
         self, holds: Mapping[str, Hold], reversals: Mapping[LegPlace, int]
@@ -125,6 +133,8 @@ _NOWHERE: Final = Hold("", 0, "", "", "", 0, 0, 0, None, operations.OPEN, None)
 
 def keeps_entries(row: Row) -> bool:
     """Tell whether this row must have entries: it changed balances, for the first time."""
+    if row.type in _LINKING and row.repeats is None:
+        return bool(_told(row, "linked").get("held"))
     if row.repeats is not None or (row.type not in _MOVING and row.type not in _HOLDING):
         return False
     return not is_dry(row)
@@ -132,6 +142,11 @@ def keeps_entries(row: Row) -> bool:
 
 def held_changes(row: Row) -> Mapping[int, int]:
     """Return by how much each entry, by its index, changes what is held."""
+    if row.type in _LINKING and row.repeats is None:
+        sides = 2 if row.type == model.COMMITTED else 1
+        sign = 1 if row.type == model.PREPARED else -1
+        held = _told(row, "linked").get("held", ())
+        return {sides * n: sign * amount_minor for n, (_, amount_minor, *_) in enumerate(held)}
     if row.type not in _HOLDING or row.repeats is not None:
         return {}
     amount_minor = _told(row, "hold").get("amount_minor")

@@ -31,12 +31,15 @@ DETAILS: Final[dict[str, str]] = {
     "currency_mismatch": "An account of this leg has another currency.",
     "currency_unknown": "The currency is not an active ISO 4217 code.",
     "dry_run_unsupported": "This can't be tried: only transfers, payments and holds can.",
+    "dry_run_needs_one_home": "Several homes must agree on this, which can't be tried.",
     "hold_closed": "Nothing is left of the hold.",
     "hold_not_expired": "The hold's time is not over.",
     "hold_not_found": "There is no such hold here.",
     "idempotency_key_reused": "The idempotency key was used before with another request.",
     "insufficient_funds": "The debited account has not enough available.",
     "limits_invalid": "Zero must lie within the limits; an external account has none.",
+    "homes_unavailable": "Not every home that must agree has answered in time.",
+    "not_prepared": "Nothing was prepared here.",
     "original_leg_required": "Of a transfer of several legs, part can be paid back by leg only.",
     "original_not_found": "Nothing was moved under this id.",
     "same_account": "Source and destination are the same account.",
@@ -64,6 +67,8 @@ _NOTHING: Final[dict[str, Any]] = {
     "debits_frozen": None,
     "credits_frozen": None,
     "closed": None,
+    "parts": [],
+    "leg_indexes": [],
 }
 
 
@@ -112,7 +117,9 @@ def event_of(row: Row) -> dict[str, Any]:
 
 def _rarities(extra: dict[str, Any]) -> dict[str, Any]:
     """Return the fields that few events have; a hold's end tells how it came in `reason`."""
-    account, hold, back = (extra.get(name, {}) for name in ("account", "hold", "reversal"))
+    account, hold, back, linked = (
+        extra.get(name, {}) for name in ("account", "hold", "reversal", "linked")
+    )
     found = {
         "account_id": account.get("account_id"),
         "currency": account.get("currency"),
@@ -132,7 +139,13 @@ def _rarities(extra: dict[str, Any]) -> dict[str, Any]:
         "debits_frozen": account.get("debits_frozen"),
         "credits_frozen": account.get("credits_frozen"),
         "closed": account.get("closed"),
+        "parts": linked.get("parts", []),
+        "leg_indexes": [leg[0] for leg in linked.get("held", ())],
     }
+    if "reason" in linked:
+        reason = linked["reason"]
+        found |= {"reason": reason, "detail": DETAILS.get(reason)}
+        found["failed_leg"] = linked["failed_leg"]
     return found | {"reason": hold["reason"]} if "reason" in hold else found
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from ledger_writer.model import Standing
-    from ledger_writer.operations import Flagged
+    from ledger_writer.operations import Flagged, Room
 
 ACCOUNTS_MAX: Final = 100_000
 """Accounts remembered per partition; about 400 bytes each."""
@@ -77,6 +77,7 @@ class Knowledge:
         self,
         changed: Collection[Standing],
         flagged: Iterable[Flagged] = (),
+        rooms: Iterable[Room] = (),
         *,
         at_s: float = 0.0,
     ) -> None:
@@ -91,6 +92,10 @@ class Knowledge:
             known = self._standings.get(flag.account.account_id)
             if known is not None:
                 known.account = flag.account
+        for room in rooms:
+            known = self._standings.get(room.account_id)
+            if known is not None:
+                known.promised_minor = room.promised_minor
 
     def forget(self) -> None:
         """Remember nothing."""

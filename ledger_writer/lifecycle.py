@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from ledger_writer.accounts import account_of, limits_fit
-from ledger_writer.books import Books
+from ledger_writer.linked_books import LinkedBooks
 from ledger_writer.model import ACCOUNT_REJECTED, CLOSED, FROZEN, OPENED, UNFROZEN, Standing
 from ledger_writer.outcome import Outcome
 from schemas.money import EXPONENTS
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ledger_writer.model import Account, Command
 
 
-def open_account(books: Books, command: Command) -> Outcome:
+def open_account(books: LinkedBooks, command: Command) -> Outcome:
     """Open the account that the draft describes."""
     draft = command.draft
     assert draft is not None
@@ -35,7 +35,7 @@ def open_account(books: Books, command: Command) -> Outcome:
     return Outcome(OPENED)
 
 
-def freeze(books: Books, command: Command) -> Outcome:
+def freeze(books: LinkedBooks, command: Command) -> Outcome:
     """Stop debits, credits or both; what is stopped stays stopped."""
     ask = command.flags
     assert ask is not None
@@ -52,7 +52,7 @@ def freeze(books: Books, command: Command) -> Outcome:
     return Outcome(FROZEN, facts=_flags(frozen))
 
 
-def unfreeze(books: Books, command: Command) -> Outcome:
+def unfreeze(books: LinkedBooks, command: Command) -> Outcome:
     """Allow debits, credits or both again; what is not stopped stays allowed."""
     ask = command.flags
     assert ask is not None
@@ -69,13 +69,15 @@ def unfreeze(books: Books, command: Command) -> Outcome:
     return Outcome(UNFROZEN, facts=_flags(thawed))
 
 
-def close(books: Books, command: Command) -> Outcome:
-    """Close an account that has nothing and holds nothing on any partition."""
+def close(books: LinkedBooks, command: Command) -> Outcome:
+    """Close an account that has nothing, holds nothing and is owed nothing on any partition."""
     standing, reason = _standing(books, command)
     if standing is None:
         return _refused(reason)
     elsewhere = books.elsewhere(standing.account.account_id)
     if standing.held_minor + elsewhere.held_minor:
+        return _refused("account_has_holds")
+    if books.incoming_minor(standing.account.account_id):
         return _refused("account_has_holds")
     if standing.posted_minor + elsewhere.posted_minor:
         return _refused("account_not_empty")
@@ -84,7 +86,7 @@ def close(books: Books, command: Command) -> Outcome:
     return Outcome(CLOSED, facts=_flags(closed))
 
 
-def _standing(books: Books, command: Command) -> tuple[Standing | None, str]:
+def _standing(books: LinkedBooks, command: Command) -> tuple[Standing | None, str]:
     """Return the account that a command is about, or None and why it can't be acted upon."""
     assert command.flags is not None
     standing = books.standing(command.flags.account_id)

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from ledger_writer.columns import account_numbers, restored, stored
 from ledger_writer.model import GENESIS, Account, Decision, Fence, Row, Standing
-from ledger_writer.operations import Elsewhere, Flagged, Hold, LegPlace
+from ledger_writer.operations import OPEN, Elsewhere, Flagged, Hold, LegPlace, Link, LinkKey
 from ledger_writer.port import Verdict
 from schemas.errors import Corrupt, Fenced
 
@@ -53,6 +53,8 @@ class MemoryLedger:
         self.shares: dict[tuple[int, int], Standing] = {}
         self.holds: dict[str, Hold] = {}
         self.reversals: dict[LegPlace, int] = {}
+        self.links: dict[LinkKey, Link] = {}
+        self.promised: dict[str, int] = {}
         self.identities: dict[bytes, tuple[int, int]] = {}
         self.lines: dict[tuple[int, int], dict[str, Any]] = {}
         self.commits: list[Decision] = []
@@ -75,9 +77,16 @@ class MemoryLedger:
             if number == account.account_no and at != partition
         )
         mine = self.shares.get((account.account_no, partition))
+        promised = self.promised.get(account.account_id, 0)
         if mine is None:
-            return Standing(account, 0, 0, 0, foreign, None)
-        return replace(mine, account=account, foreign_minor=foreign, stored_version=mine.version)
+            return Standing(account, 0, 0, 0, foreign, None, promised)
+        return replace(
+            mine,
+            account=account,
+            foreign_minor=foreign,
+            stored_version=mine.version,
+            promised_minor=promised,
+        )
 
     def write(self, before: Fence, after: Fence, decision: Decision) -> Verdict:
         """Do what `ledger.commit_batch` does."""
@@ -114,7 +123,13 @@ class MemoryLedger:
             for (number, at), share in self.shares.items()
             if number == account.account_no and at != partition
         ]
-        return Elsewhere(sum(s.posted_minor for s in shares), sum(s.held_minor for s in shares))
+        incoming = sum(
+            link.amount_minor
+            for link in self.links.values()
+            if link.destination == account.account_id and link.state == OPEN
+        )
+        posted, held = sum(s.posted_minor for s in shares), sum(s.held_minor for s in shares)
+        return Elsewhere(posted, held, incoming)
 
     def _grown(self, flagged: Flagged, partition: int) -> bool:
         expected = flagged.elsewhere
@@ -125,6 +140,10 @@ class MemoryLedger:
             self.holds[hold.hold_id] = replace(hold, stored_minor=hold.remaining_minor)
         for reversal in decision.reversals:
             self.reversals[reversal.place] = reversal.reversed_minor
+        for link in decision.links:
+            self.links[link.link_id, link.kind] = replace(link, stored=True)
+        for room in decision.rooms:
+            self.promised[room.account_id] = room.promised_minor
         for flagged in decision.flagged:
             self.accounts[flagged.account.account_id] = flagged.account
         if decision.flagged:
@@ -145,6 +164,13 @@ class MemoryLedger:
         for reversal in decision.reversals:
             if self.reversals.get(reversal.place, 0) != reversal.stored_minor:
                 raise Corrupt("a reversal is not as known")
+        for link in decision.links:
+            known_link = self.links.get((link.link_id, link.kind))
+            if link.stored != (known_link is not None) or (known_link and known_link.state != OPEN):
+                raise Corrupt("a link is not as known")
+        for room in decision.rooms:
+            if self.promised.get(room.account_id, 0) != room.stored_minor:
+                raise Corrupt("a room is not as known")
         for standing in decision.changed:
             known = self.shares.get((standing.account.account_no, before.partition))
             if standing.stored_version != (None if known is None else known.version):
@@ -218,6 +244,14 @@ class MemoryJournal:
         kept = self._ledger.holds
         found = {hold_id: kept[hold_id] for hold_id in hold_ids if hold_id in kept}
         await self._weather.answering("holds")
+        return found
+
+    async def links(self, link_ids: Sequence[str]) -> dict[LinkKey, Link]:
+        """Return those of these links that exist."""
+        await self._weather.sending("links")
+        wanted = set(link_ids)
+        found = {key: link for key, link in self._ledger.links.items() if key[0] in wanted}
+        await self._weather.answering("links")
         return found
 
     async def reversals(self, places: Sequence[tuple[int, int]]) -> dict[LegPlace, int]:

@@ -19,8 +19,10 @@ from ledger_writer.operations import (
     Hold,
     HoldAsk,
     Known,
+    Link,
     Reversal,
     ReversalAsk,
+    Room,
 )
 
 LEGS_MAX: Final = 64
@@ -35,6 +37,9 @@ GENESIS: Final = bytes(32)
 POSTED: Final = "transfer.posted"
 REVERSED: Final = "transfer.reversed"
 TRANSFER_REJECTED: Final = "transfer.rejected"
+PREPARED: Final = "transfer.prepared"
+COMMITTED: Final = "transfer.committed"
+ABORTED: Final = "transfer.aborted"
 HOLD_PLACED: Final = "hold.placed"
 HOLD_POSTED: Final = "hold.posted"
 HOLD_VOIDED: Final = "hold.voided"
@@ -77,7 +82,7 @@ class Standing(msgspec.Struct, gc=False):
 
     `foreign_minor` may be older than the truth, but others' shares of a guarded account only
     grow, so it never overstates. `stored_version` is the version that the share's row has, None
-    when it has no row yet.
+    when it has no row yet. `promised_minor` counts at a capped account's home alone: see `Room`.
     """
 
     account: Account
@@ -86,6 +91,7 @@ class Standing(msgspec.Struct, gc=False):
     version: int
     foreign_minor: int
     stored_version: int | None
+    promised_minor: int = 0
 
 
 class Leg(msgspec.Struct, frozen=True, gc=False):
@@ -133,6 +139,7 @@ class Command(msgspec.Struct, frozen=True, gc=False):
     hold: HoldAsk | None = None
     reversal: ReversalAsk | None = None
     flags: FlagsAsk | None = None
+    failed_leg: int | None = None
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -155,7 +162,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """One decided command. `repeats` is the first outcome that this row repeats, if it does.
 
     `reason` is that of a refusal, and None of all else. `extra` is canonical JSON (sorted keys) of
-    what few rows have: reference, metadata, account, hold, reversal, dry_run.
+    what few rows have: reference, metadata, account, hold, reversal, linked, dry_run.
     """
 
     partition: int
@@ -246,8 +253,10 @@ class Decision(msgspec.Struct, frozen=True):
     holds: Sequence[Hold] = ()
     reversals: Sequence[Reversal] = ()
     flagged: Sequence[Flagged] = ()
+    links: Sequence[Link] = ()
+    rooms: Sequence[Room] = ()
 
     @property
     def rare(self) -> bool:
         """Tell whether it changes more than rows, claims, accounts opened and shares."""
-        return bool(self.holds or self.reversals or self.flagged)
+        return bool(self.holds or self.reversals or self.flagged or self.links)

@@ -71,6 +71,49 @@ class FlagsAsk(msgspec.Struct, frozen=True, gc=False):
     credits: bool
 
 
+DEBIT: Final = "debit"
+CREDIT: Final = "credit"
+"""What a partition has agreed to of a leg: that its source pays, that its payee has the room."""
+
+COMMITTED: Final = "committed"
+ABORTED: Final = "aborted"
+"""How a link ends; it is `open` until then."""
+
+LinkKey = tuple[str, str]
+"""Id of a link (the transfer's id and the index of the leg), and `debit` or `credit`."""
+
+
+class Link(msgspec.Struct, frozen=True, gc=False):
+    """What one partition has agreed to, of a leg of a transfer that several must agree on.
+
+    A `debit` holds the amount at the source until it moves or is given back; a `credit` keeps that
+    much room under the payee's cap. `stored` tells whether it has a row yet, which is then `open`.
+    """
+
+    link_id: str
+    kind: str
+    partition: int
+    source: str
+    destination: str
+    currency: str
+    amount_minor: int
+    state: str
+    stored: bool
+
+
+class Room(msgspec.Struct, frozen=True, gc=False):
+    """How much of a capped account's room is promised to credits that are not posted at its home.
+
+    Some of it is given up again; what another partition has credited stays promised for ever.
+    `stored_minor` is what its row says, 0 when it has none.
+    """
+
+    account_id: str
+    account_no: int
+    promised_minor: int
+    stored_minor: int
+
+
 LegPlace = tuple[int, int, int]
 """Partition and position of a transfer's row, and the index of a leg."""
 
@@ -84,10 +127,14 @@ class Reversal(msgspec.Struct, frozen=True, gc=False):
 
 
 class Elsewhere(msgspec.Struct, frozen=True, gc=False):
-    """The sums of the other partitions' shares of one account."""
+    """The sums of the other partitions' shares of one account.
+
+    `incoming_minor` is what open links of all partitions are about to credit to it.
+    """
 
     posted_minor: int
     held_minor: int
+    incoming_minor: int = 0
 
 
 class Flagged(msgspec.Struct, frozen=True, gc=False):
@@ -102,10 +149,11 @@ class Known(msgspec.Struct, frozen=True):
 
     `holds` by id, of all partitions; `originals` by the key of the identity to pay back;
     `reversed_minor` by the original's place and leg; `elsewhere`: what the other partitions' shares
-    of an account to be closed come to.
+    of an account to be closed come to; `links`: those of transfers to commit, abort or pay back.
     """
 
     holds: Mapping[str, Hold] = {}
     originals: Mapping[bytes, Row] = {}
     reversed_minor: Mapping[LegPlace, int] = {}
     elsewhere: Mapping[str, Elsewhere] = {}
+    links: Mapping[LinkKey, Link] = {}

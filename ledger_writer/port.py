@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from ledger_writer.model import Fence, Row, Standing
-from ledger_writer.operations import Elsewhere, Hold, LegPlace
+from ledger_writer.operations import Elsewhere, Hold, LegPlace, Link, LinkKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,8 +80,11 @@ class Journal(Protocol):
     async def reversals(self, places: Sequence[tuple[int, int]]) -> dict[LegPlace, int]:
         """Return how much was paid back of each leg of the rows at these places, where any was."""
 
+    async def links(self, link_ids: Sequence[str]) -> dict[LinkKey, Link]:
+        """Return those of these links that exist, of all partitions, as they are now."""
+
     async def elsewhere(self, partition: int, account_ids: Sequence[str]) -> dict[str, Elsewhere]:
-        """Return what the other partitions' shares of these accounts come to, as it is now."""
+        """Return what other partitions have of these accounts, and links are about to credit."""
 
     async def rows(self, partition: int, first: int, count: int) -> list[Row]:
         """Return rows in order of position, from `first` on."""

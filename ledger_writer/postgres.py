@@ -19,7 +19,7 @@ from ledger_writer.accounts import home_of
 from ledger_writer.batch import ARGUMENTS, RARE_ARGUMENTS, arguments, rare_arguments
 from ledger_writer.columns import Columns, account_numbers, restored
 from ledger_writer.model import GENESIS, Account, Fence, Row, Standing
-from ledger_writer.operations import Elsewhere, Hold, LegPlace
+from ledger_writer.operations import Elsewhere, Hold, LegPlace, Link, LinkKey
 from ledger_writer.port import Verdict
 from ledger_writer.refusal import Refused, translated
 from schemas.errors import Corrupt, Fenced
@@ -42,7 +42,10 @@ _ACQUIRE_AGAIN: Final = """
     returning *"""
 _FENCE: Final = "select * from ledger.partitions where partition = $1"
 _STANDINGS: Final = """
-    select a.*, s.posted_minor, s.held_minor, s.version, f.foreign_minor
+    select a.*, s.posted_minor, s.held_minor, s.version, f.foreign_minor,
+           case when a.max_balance_minor is not null then (
+                select r.promised_minor from ledger.rooms r where r.account_no = a.account_no)
+           end as promised_minor
       from ledger.accounts a
       left join ledger.shares s on s.account_no = a.account_no and s.share = $1
       left join lateral (
@@ -61,10 +64,12 @@ _REVERSALS: Final = """
       join ledger.reversals r using (original_partition, original_position)"""
 _ELSEWHERE: Final = """
     select a.account_id, coalesce(sum(o.posted_minor), 0)::int8 as posted_minor,
-           coalesce(sum(o.held_minor), 0)::int8 as held_minor
+           coalesce(sum(o.held_minor), 0)::int8 as held_minor,
+           ledger.incoming(a.account_id) as incoming_minor
       from ledger.accounts a
       left join ledger.shares o on o.account_no = a.account_no and o.share <> $1
      where a.account_id = any($2) group by a.account_no"""
+_LINKS: Final = "select *, true as stored from ledger.links where link_id = any($1)"
 _PLACES: Final = "select key, partition, position from ledger.identities where key = any($1)"
 _ROWS: Final = """
     select j.* from unnest($1::int2[], $2::int8[]) place(partition, position)
@@ -147,7 +152,9 @@ class PostgresJournal:
         """Return the sums of the other partitions' shares."""
         found = await self._fetch("elsewhere", _ELSEWHERE, partition, account_ids)
         return {
-            line["account_id"]: Elsewhere(line["posted_minor"], line["held_minor"])
+            line["account_id"]: Elsewhere(
+                line["posted_minor"], line["held_minor"], line["incoming_minor"]
+            )
             for line in found
         }
 
@@ -155,6 +162,11 @@ class PostgresJournal:
         """Return those of these holds that exist."""
         found = await self._fetch("holds", _HOLDS, hold_ids)
         return {line["hold_id"]: hold_at(line) for line in found}
+
+    async def links(self, link_ids: Sequence[str]) -> dict[LinkKey, Link]:
+        """Return those of these links that exist."""
+        found = await self._fetch("links", _LINKS, link_ids)
+        return {(line["link_id"], line["kind"]): link_at(line) for line in found}
 
     async def reversals(self, places: Sequence[tuple[int, int]]) -> dict[LegPlace, int]:
         """Return how much was paid back of each leg of the rows at these places."""
@@ -265,6 +277,11 @@ def hold_at(line: Columns) -> Hold:
     return Hold(*(line[name] for name in Hold.__struct_fields__))
 
 
+def link_at(line: Columns) -> Link:
+    """Return the link in this line of `links`."""
+    return Link(*(line[name] for name in Link.__struct_fields__))
+
+
 def account_at(line: Columns, partitions: int) -> Account:
     """Return the account in this line of `accounts`."""
     return Account(
@@ -291,4 +308,5 @@ def _standing(line: Columns, partitions: int) -> Standing:
         line["version"] or 0,
         line["foreign_minor"],
         line["version"],
+        line["promised_minor"] or 0,
     )

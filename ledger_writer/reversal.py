@@ -11,8 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ledger_writer.accounts import home_of
-from ledger_writer.books import Books
-from ledger_writer.model import HOLD_PLACED, POSTED, REVERSED, TRANSFER_REJECTED, Leg
+from ledger_writer.linked import link_id
+from ledger_writer.linked_books import LinkedBooks
+from ledger_writer.model import HOLD_PLACED, POSTED, PREPARED, REVERSED, TRANSFER_REJECTED, Leg
+from ledger_writer.operations import COMMITTED, DEBIT
 from ledger_writer.outcome import Outcome, Refusal
 from schemas.ids import is_guarded
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from ledger_writer.model import Command, Row
 
 
-def reverse(books: Books, command: Command) -> Outcome:
+def reverse(books: LinkedBooks, command: Command) -> Outcome:
     """Move back what was asked for, all or nothing."""
     ask = command.reversal
     assert ask is not None
@@ -54,7 +56,7 @@ def reverse(books: Books, command: Command) -> Outcome:
 
 
 def _pay_back(
-    books: Books,
+    books: LinkedBooks,
     command: Command,
     original: Row,
     legs: Sequence[Leg],
@@ -81,13 +83,15 @@ def _pay_back(
     return Outcome(REVERSED, entries=made, facts=facts)
 
 
-def _moved(books: Books, original: Row) -> Sequence[Leg]:
+def _moved(books: LinkedBooks, original: Row) -> Sequence[Leg]:
     """Return the movements that the original made so far; of a hold: what was captured of it."""
     if original.type == HOLD_PLACED:
         hold = books.hold(original.extras()["hold"]["hold_id"])
         if hold is None or not hold.captured_minor:
             return ()
         return (Leg(hold.source, hold.destination, hold.captured_minor, hold.currency),)
+    if original.type == PREPARED:
+        return _committed(books, original)
     if original.type != POSTED:
         return ()
     sides = original.entries
@@ -95,6 +99,17 @@ def _moved(books: Books, original: Row) -> Sequence[Leg]:
         Leg(debit.account_id, credit.account_id, credit.amount_minor, credit.currency)
         for debit, credit in zip(sides[::2], sides[1::2], strict=True)
     ]
+
+
+def _committed(books: LinkedBooks, original: Row) -> Sequence[Leg]:
+    """Return the movements of a transfer that several partitions posted, once all of them have."""
+    legs = []
+    for index in range(original.extras()["linked"]["legs"]):
+        link = books.link(link_id(original.saga_id, index), DEBIT)
+        if link is None or link.state != COMMITTED:
+            return ()
+        legs.append(Leg(link.source, link.destination, link.amount_minor, link.currency))
+    return legs
 
 
 def _chosen(legs: Sequence[Leg], leg: int | None) -> Sequence[int]:

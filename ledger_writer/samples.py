@@ -91,6 +91,14 @@ def reverse(key: str, of: Record, amount_minor: int | None = None, **fields: Any
     return {**record, **given, "home_account": home, "slot": ids.slot_of(home), **fields}
 
 
+def linked(kind: str, of: Record, part: str, number: int = 1, **fields: Any) -> Record:
+    """Return what the saga asks of the home of `part`: to prepare, commit or abort `of`'s legs."""
+    step = f"{kind.partition('.')[2]}-{number}"
+    record = _command(kind, of["saga_id"], part, step, of["tenant"])
+    given = {"body_hash": of["body_hash"], "transfer_id": of["saga_id"], "legs": of["legs"]}
+    return {**record, **given, **fields}
+
+
 def flags(kind: str, key: str, account_id: str, tenant: str = TENANT, **fields: Any) -> Record:
     """Return the account.freeze, account.unfreeze or account.close of this account."""
     of = _command(kind, account_id, account_id, "", tenant)
@@ -161,4 +169,5 @@ def _command(kind: str, saga_id: str, home: str, step: str, tenant: str) -> Reco
         "reservation_id": None,
         "debits": None,
         "credits": None,
+        "failed_leg": None,
     }

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from ledger_writer.command import CLOSE
+from ledger_writer.command import CLOSE, FINISHING
 from ledger_writer.decide import decide
 from ledger_writer.identity import claim_key, key_of
 from ledger_writer.knowledge import Knowledge
+from ledger_writer.linked import link_id
 from ledger_writer.metrics import meters
-from ledger_writer.model import HOLD_PLACED, Standing, View
+from ledger_writer.model import HOLD_PLACED, PREPARED, Standing, View
 from ledger_writer.operations import Known
 from ledger_writer.port import Verdict
 from schemas.errors import Corrupt, Unavailable
@@ -69,7 +70,8 @@ class Settler:
             if verdict is Verdict.COMMITTED:
                 now_s = time.perf_counter()
                 self._show_staleness(decision, now_s)
-                self._knowledge.settle(decision.changed, decision.flagged, at_s=now_s)
+                settle = self._knowledge.settle
+                settle(decision.changed, decision.flagged, decision.rooms, at_s=now_s)
                 return after, decision
             self._meters.again(verdict.value)
             self._crash.at("after_refused")
@@ -112,7 +114,7 @@ class Settler:
 
     async def _look_rare(self, commands: Sequence[Command]) -> Known:
         """Read the holds, originals and closings of this batch; most batches have none."""
-        rare = [c for c in commands if c.hold or c.reversal or c.flags]
+        rare = [c for c in commands if c.hold or c.reversal or c.flags or c.type in FINISHING]
         if not rare:
             return _NOTHING
         journal = self._journal
@@ -121,12 +123,18 @@ class Settler:
         places = sorted({(row.partition, row.position) for row in originals.values()})
         hold_ids = {c.hold.hold_id for c in rare if c.hold and not c.legs}
         hold_ids |= {_hold_id(row) for row in originals.values() if row.type == HOLD_PLACED}
+        link_ids = [
+            link_id(saga_id, index)
+            for saga_id, legs in _linked(rare, originals.values())
+            for index in range(legs)
+        ]
         closing = sorted({c.flags.account_id for c in rare if c.flags and c.type == CLOSE})
         return Known(
             await journal.holds(sorted(hold_ids)) if hold_ids else {},
             originals,
             await journal.reversals(places) if places else {},
             await journal.elsewhere(self._partition, closing) if closing else {},
+            await journal.links(link_ids) if link_ids else {},
         )
 
     async def _look(self, named: Iterable[str]) -> tuple[dict[str, Standing], set[str]]:
@@ -196,10 +204,22 @@ def _named(commands: Sequence[Command], known: Known) -> Iterable[str]:
             named[command.flags.account_id] = None
     for hold in known.holds.values():
         named[hold.source] = named[hold.destination] = None
+    for link in known.links.values():
+        named[link.source] = named[link.destination] = None
     for row in known.originals.values():
         for entry in row.entries:
             named[entry.account_id] = None
     return named
+
+
+def _linked(commands: Iterable[Command], originals: Iterable[Row]) -> Iterable[tuple[str, int]]:
+    """Return the transfers over several homes that are finished or paid back, and their legs."""
+    for command in commands:
+        if command.type in FINISHING:
+            yield command.saga_id, len(command.legs)
+    for row in originals:
+        if row.type == PREPARED:
+            yield row.saga_id, row.extras()["linked"]["legs"]
 
 
 def _hold_id(placed: Row) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ledger_writer.model import Entry, Fence
-    from ledger_writer.operations import Hold, LegPlace
+    from ledger_writer.operations import Hold, LegPlace, Link, LinkKey
 
 FINDINGS_MAX = 20
 """A broken chain breaks everything after it: more findings tell nothing new."""
@@ -172,6 +172,7 @@ class Verifier:
         *,
         holds: Mapping[str, Hold] | None = None,
         reversals: Mapping[LegPlace, int] | None = None,
+        links: Mapping[LinkKey, Link] | None = None,
     ) -> Iterator[Finding]:
         """Compare what the rows come to with what the tables say."""
         versions = set()
@@ -183,6 +184,9 @@ class Verifier:
             yield Finding(0, 0, f"fences differ in accounts_version: {sorted(versions)}")
         yield from self._share_findings(shares)
         for where, problem in self.derived.differences(holds or {}, reversals or {}):
+            yield Finding(where, 0, problem)
+        posted = {key: share.posted_minor for key, share in self.shares.items()}
+        for where, problem in self.derived.links.differences(links or {}, self.accounts, posted):
             yield Finding(where, 0, problem)
         for number in accounts.keys() | self.accounts.keys():
             if accounts.get(number) != self.accounts.get(number):
@@ -224,12 +228,14 @@ class Verifier:
         held = held_changes(row)
         for index, entry in enumerate(row.entries):
             sums[entry.currency] += entry.amount_minor
-            yield from self._entry_problems(chain, entry, held.get(index, 0))
+            yield from self._entry_problems(chain, row.type, entry, held.get(index, 0))
         for currency, total in sums.items():
             if total:
                 yield f"debits and credits differ by {total} {currency}"
 
-    def _entry_problems(self, chain: Chain, entry: Entry, change: int) -> Iterator[str]:
+    def _entry_problems(
+        self, chain: Chain, row_type: str, entry: Entry, change: int
+    ) -> Iterator[str]:
         self.entries += 1
         if entry.amount_minor < 0:
             self.debited_minor[entry.currency] -= entry.amount_minor
@@ -246,7 +252,7 @@ class Verifier:
         if entry.held_minor != held + change:
             yield (f"{entry.account_id}: {held} held and {change} do not make {entry.held_minor}")
         if entry.account_no in self.derived.stopped and self.derived.forbids(
-            chain.partition, entry
+            chain.partition, entry, row_type
         ):
             yield f"{entry.account_id} is frozen or closed, and moves {entry.amount_minor}"
         chain.shares[entry.account_no] = entry.version, entry.posted_minor, entry.held_minor

@@ -444,6 +444,12 @@ cdef int write_ledger_commands_LedgerCommand(Buffer* out, dict record) except -1
     else:
         put_byte(out, 2)
         put_boolean(out, value)
+    value = record.get("failed_leg", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_int(out, value)
     return 0
 
 
@@ -516,6 +522,10 @@ cdef dict read_ledger_commands_LedgerCommand(Cursor* cursor):
         record["debits"] = get_boolean(cursor)
     if get_branch(cursor) != 0:
         record["credits"] = get_boolean(cursor)
+    if get_branch(cursor) == 0:
+        record["failed_leg"] = None
+    else:
+        record["failed_leg"] = get_int(cursor)
     return record
 
 def encode_ledger_commands(bytes frame, dict record):
@@ -745,6 +755,18 @@ cdef int write_ledger_events_LedgerEvent(Buffer* out, dict record) except -1:
     else:
         put_byte(out, 2)
         put_boolean(out, value)
+    value = record.get("parts", [])
+    if value:
+        put_long(out, len(value))
+        for item1 in <list?>value:
+            put_string(out, item1)
+    put_byte(out, 0)
+    value = record.get("leg_indexes", [])
+    if value:
+        put_long(out, len(value))
+        for item1 in <list?>value:
+            put_int(out, item1)
+    put_byte(out, 0)
     return 0
 
 
@@ -828,6 +850,22 @@ cdef dict read_ledger_events_LedgerEvent(Cursor* cursor):
         record["credits_frozen"] = get_boolean(cursor)
     if get_branch(cursor) != 0:
         record["closed"] = get_boolean(cursor)
+    items = []
+    count = get_block(cursor)
+    while count != 0:
+        for _ in range(count):
+            item = get_string(cursor)
+            (<list>items).append(item)
+        count = get_block(cursor)
+    record["parts"] = items
+    items = []
+    count = get_block(cursor)
+    while count != 0:
+        for _ in range(count):
+            item = get_int(cursor)
+            (<list>items).append(item)
+        count = get_block(cursor)
+    record["leg_indexes"] = items
     return record
 
 def encode_ledger_events(bytes frame, dict record):
@@ -1171,6 +1209,36 @@ cdef dict read_payments_requests_Leg(Cursor* cursor):
     return record
 
 
+cdef int write_payments_requests_Entry(Buffer* out, dict record) except -1:
+    value = record["account_id"]
+    put_string(out, value)
+    value = record["share"]
+    put_int(out, value)
+    value = record["version"]
+    put_long(out, value)
+    value = record["amount_minor"]
+    put_long(out, value)
+    value = record["currency"]
+    put_string(out, value)
+    value = record["posted_minor"]
+    put_long(out, value)
+    value = record["held_minor"]
+    put_long(out, value)
+    return 0
+
+
+cdef dict read_payments_requests_Entry(Cursor* cursor):
+    cdef dict record = {}
+    record["account_id"] = get_string(cursor)
+    record["share"] = get_int(cursor)
+    record["version"] = get_long(cursor)
+    record["amount_minor"] = get_long(cursor)
+    record["currency"] = get_string(cursor)
+    record["posted_minor"] = get_long(cursor)
+    record["held_minor"] = get_long(cursor)
+    return record
+
+
 cdef int write_payments_requests_PaymentRequest(Buffer* out, dict record) except -1:
     value = record["type"]
     put_string(out, value)
@@ -1342,6 +1410,36 @@ cdef int write_payments_requests_PaymentRequest(Buffer* out, dict record) except
     else:
         put_byte(out, 2)
         put_long(out, value)
+    value = record.get("answer_detail", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_string(out, value)
+    value = record.get("answer_failed_leg", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_int(out, value)
+    value = record.get("answer_booked_at_us", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_long(out, value)
+    value = record.get("answer_entries", [])
+    if value:
+        put_long(out, len(value))
+        for item1 in <list?>value:
+            write_payments_requests_Entry(out, item1)
+    put_byte(out, 0)
+    value = record.get("answer_leg_indexes", [])
+    if value:
+        put_long(out, len(value))
+        for item1 in <list?>value:
+            put_int(out, item1)
+    put_byte(out, 0)
     return 0
 
 
@@ -1428,6 +1526,34 @@ cdef dict read_payments_requests_PaymentRequest(Cursor* cursor):
         record["answer_step"] = get_string(cursor)
     if get_branch(cursor) != 0:
         record["answer_remaining_minor"] = get_long(cursor)
+    if get_branch(cursor) == 0:
+        record["answer_detail"] = None
+    else:
+        record["answer_detail"] = get_string(cursor)
+    if get_branch(cursor) == 0:
+        record["answer_failed_leg"] = None
+    else:
+        record["answer_failed_leg"] = get_int(cursor)
+    if get_branch(cursor) == 0:
+        record["answer_booked_at_us"] = None
+    else:
+        record["answer_booked_at_us"] = get_long(cursor)
+    items = []
+    count = get_block(cursor)
+    while count != 0:
+        for _ in range(count):
+            item = read_payments_requests_Entry(cursor)
+            (<list>items).append(item)
+        count = get_block(cursor)
+    record["answer_entries"] = items
+    items = []
+    count = get_block(cursor)
+    while count != 0:
+        for _ in range(count):
+            item = get_int(cursor)
+            (<list>items).append(item)
+        count = get_block(cursor)
+    record["answer_leg_indexes"] = items
     return record
 
 def encode_payments_requests(bytes frame, dict record):
@@ -1740,10 +1866,10 @@ DECODERS = {
 }
 FINGERPRINTS = {
     "gateway.replies": "a5619991318e7f0857f6a28e50928204b9205b9fbba7c00166bb3ddb645d1ac1",
-    "ledger.commands": "c904129035b72d55eea790b4fd16050dfdd672fdc76d7b4f8d07af99580e834c",
-    "ledger.events": "0689700755bb3f17454d40c539cfd2e96947fb35ee9bb7d93fff444dff573ce2",
+    "ledger.commands": "ffeb84aea9414c490509e83cbbc9b128d124d65c33f2dca372f2b0d74b3675c6",
+    "ledger.events": "dea6fd1810cfe9eae107a70b4db137df0d6bcb7a22c3f95368c25203b55d89b0",
     "payments.events": "fac972846244f3460fc19feb50af5588f8dc5eed80069c2a4c5d420542e7e8e7",
-    "payments.requests": "320c3e1f9e69fad810d35fad056a172d79bc88d04941aac64f9e2fd30c94a320",
+    "payments.requests": "54e484fe25a5b78079facbba6e75474dd396686d1b5cf1a726fdb73ede63e133",
     "webhooks.events": "b15eb503e37451f2c91089165b0ed621ce963138e0541c0f8e4a0a430299c295",
     "webhooks.quarantine": "de244b6a8fcf44829f0df35b536f690f780f6ac5d16add830d29de0dfb8f16f9",
     "webhooks.received": "cb62322417c1f4afe14497c8c6be4fd21129524fafaa97e7c6159906ef33be13",

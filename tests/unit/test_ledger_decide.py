@@ -136,13 +136,16 @@ def test_a_cap_holds_at_home_and_is_not_decided_elsewhere():
         transfer("b", (ALICE, BOB, 10)),
         transfer("c", (ALICE, AWAY, 1)),
     )
-    assert reasons(decision) == ["balance_limit_exceeded", None, "credit_needs_home"]
+    assert reasons(decision) == ["balance_limit_exceeded", None, None]
+    assert [row.type for row in decision.rows[1:]] == ["transfer.posted", "transfer.prepared"]
+    assert decision.rows[2].extras()["linked"]["parts"] == [ALICE, AWAY]
 
 
 def test_a_guarded_account_is_debited_at_home_only():
     at = view(standing(AWAY, 500), standing(ALICE))
     decision = run(at, transfer("k", (AWAY, ALICE, 1), home=ALICE))
-    assert reasons(decision) == ["wrong_partition"]
+    assert decision.rows[0].type == "transfer.prepared"
+    assert decision.rows[0].entries == ()
 
 
 def test_a_command_on_another_homes_partition_is_refused():

@@ -1,0 +1,126 @@
+"""What rows come to of transfers that several partitions must agree on: links, and promised room.
+
+Fed as `derived` is, each partition's rows in order, and as independent of the deciders. Pure.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from ledger_writer import model, operations
+from ledger_writer.operations import Link, LinkKey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ledger_writer.model import Account, Row
+
+
+class DerivedLinks:
+    """All links that rows tell of."""
+
+    def __init__(self) -> None:
+        self._links: dict[LinkKey, Link] = {}
+
+    def take(self, row: Row, told: dict[str, Any]) -> Iterator[str]:
+        """Add a row that prepares, commits or aborts; its entries were checked before."""
+        held, reserved = told["held"], told["reserved"]
+        sides = 2 if row.type == model.COMMITTED else 1
+        if len(row.entries) != sides * len(held):
+            yield f"{len(held)} links and {len(row.entries)} entries"
+        elif row.type == model.PREPARED:
+            yield from self._take_prepared(row, told)
+        else:
+            yield from self._take_end(row, held, operations.DEBIT)
+            yield from self._take_end(row, reserved, operations.CREDIT)
+            for (index, amount_minor), debit in zip(held, row.entries[::sides], strict=True):
+                if sides == 2 and debit.amount_minor != -amount_minor:
+                    yield f"leg {index} moves {debit.amount_minor}, not {amount_minor}"
+
+    def promised_minor(self, account_id: str) -> int:
+        """Return how much of an account's room is promised to what is not posted at its home."""
+        return sum(
+            link.amount_minor
+            for link in self._links.values()
+            if (link.kind, link.destination) == (operations.CREDIT, account_id)
+            and link.state != operations.ABORTED
+            and not (link.state == operations.COMMITTED and self._posted_at_home(link))
+        )
+
+    def differences(
+        self,
+        links: Mapping[LinkKey, Link],
+        accounts: Mapping[int, Account],
+        posted: Mapping[tuple[int, int], int],
+    ) -> Iterator[tuple[int, str]]:
+        """Compare with the table, the parts of one transfer with one another, and caps with all.
+
+        `posted` is what is posted by account number and share.
+        """
+        ends: defaultdict[str, set[str]] = defaultdict(set)
+        for key in links.keys() | self._links.keys():
+            stored, derived = links.get(key), self._links.get(key)
+            where = stored or derived
+            if stored != derived and where is not None:
+                yield where.partition, f"the link {key} is {stored}, its rows say {derived}"
+            if derived is not None:
+                ends[derived.link_id.partition("/")[0]].add(derived.state)
+        for saga_id, states in ends.items():
+            if {operations.COMMITTED, operations.ABORTED} <= states:
+                yield 0, f"{saga_id} was committed in one partition and aborted in another"
+        for account in accounts.values():
+            cap = account.max_balance_minor
+            if cap is None:
+                continue
+            mine = {share: minor for (no, share), minor in posted.items() if no == account.account_no}
+            promised = mine.get(account.home, 0) + self.promised_minor(account.account_id)
+            if sum(mine.values()) > cap or promised > cap:
+                yield account.home, f"{account.account_id} has or is promised more than its cap"
+
+    def _posted_at_home(self, link: Link) -> bool:
+        debit = self._links.get((link.link_id, operations.DEBIT))
+        return debit is not None and debit.partition == link.partition
+
+    def _take_prepared(self, row: Row, told: dict[str, Any]) -> Iterator[str]:
+        asked = [
+            (index, operations.DEBIT, entry.account_id, destination, entry.currency, amount_minor)
+            for (index, amount_minor, destination), entry in zip(
+                told["held"], row.entries, strict=True
+            )
+        ]
+        asked += [
+            (index, operations.CREDIT, source, destination, currency, amount_minor)
+            for index, amount_minor, source, destination, currency in told["reserved"]
+        ]
+        for index, kind, source, destination, currency, amount_minor in asked:
+            key = f"{row.saga_id}/{index}", kind
+            if key in self._links:
+                yield f"the link {key} is made twice"
+            self._links[key] = Link(
+                *key,
+                row.partition,
+                source,
+                destination,
+                currency,
+                amount_minor,
+                operations.OPEN,
+                stored=True,
+            )
+
+    def _take_end(self, row: Row, ended: list[list[int]], kind: str) -> Iterator[str]:
+        for index, amount_minor in ended:
+            key = f"{row.saga_id}/{index}", kind
+            link = self._links.get(key)
+            known = link is not None and (link.partition, link.state, link.amount_minor) == (
+                row.partition,
+                operations.OPEN,
+                amount_minor,
+            )
+            if link is None or not known:
+                yield f"the link {key} of {amount_minor} is not open here"
+            else:
+                self._links[key] = replace(link, state=row.type.partition(".")[2])
