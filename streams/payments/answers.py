@@ -14,7 +14,7 @@ from prometheus_client import Counter
 from schemas import ids
 from schemas.errors import Corrupt, Poisoned
 from streams.engine import Context, Record
-from streams.payments import saga
+from streams.payments import linked, saga
 from streams.payments.outlet import Outlet
 from streams.payments.saga import PENDING, REFUSALS, OperationState, State
 from streams.payments.state import Operation, Saga
@@ -29,6 +29,9 @@ _COUNTED: Final = {
     if transition.event is not None
 }
 _EXPIRE: Final = "expire"
+EXPIRY_AGAIN_US: Final = 1_000_000
+"""How long to wait before an expiry is asked for again that came too early for the ledger."""
+
 _REPLIED: Final = ("entries", "failed_leg", "booked_at_us", "debits_frozen", "credits_frozen")
 _ACCOUNT: Final = ("account_kind", "account_name", "min_balance_minor", "max_balance_minor")
 
@@ -55,11 +58,14 @@ def on_forwarded(context: Context, record: Record) -> None:
         "identity": request["identity"],
         "step": request["answer_step"],
         "reason": request["answer_reason"],
-        "detail": None,
+        "detail": request["answer_detail"],
+        "failed_leg": request["answer_failed_leg"],
+        "booked_at_us": request["answer_booked_at_us"],
         "repeated": False,
         "amount_minor": request["amount_minor"],
         "remaining_minor": request["answer_remaining_minor"],
-        "entries": [],
+        "entries": request["answer_entries"],
+        "leg_indexes": request["answer_leg_indexes"],
     }
     _apply(context, record, ids.slot_of(request["resource_id"]), answer)
 
@@ -87,7 +93,11 @@ def _apply(context: Context, record: Record, slot: int, answer: Answer) -> None:
         context.put(OPERATIONS, slot, operation_key, operation)
     else:
         assert found is not None
-        if not _move_by_itself(outlet, found, answer):
+        if linked.concerns(answer):
+            whole = linked.advance(outlet, found, answer)
+            if whole is not None:
+                _move_by_itself(outlet, found, whole)
+        elif not _move_by_itself(outlet, found, answer):
             return
     if found is not None:
         context.put(SAGAS, slot, key, found)
@@ -111,6 +121,7 @@ def _move_by_operation(outlet: Outlet, of: Saga, operation: Operation, answer: A
         answer["type"],
         remaining_minor=_remaining(of, answer),
         captured_minor=of.captured_minor or 0,
+        refunded_minor=of.refunded_minor or 0,
         expired=False,
     )
     if trigger is None:
@@ -122,14 +133,17 @@ def _move_by_operation(outlet: Outlet, of: Saga, operation: Operation, answer: A
 def _move_by_itself(outlet: Outlet, of: Saga, answer: Answer) -> bool:
     """Apply the answer to the saga's own command; False where it changes nothing."""
     expiring = answer["step"] == _EXPIRE
-    if expiring and (answer["type"] in REFUSALS or of.state is not State.AUTHORIZED):
+    if expiring and of.state is not State.AUTHORIZED:
         return False
+    if expiring and answer["type"] in REFUSALS:
+        return _expire_again(outlet, of, answer)
     if not expiring and answer["repeated"] and of.state not in PENDING:
         return False
     trigger = saga.trigger_of(
         answer["type"],
         remaining_minor=answer["remaining_minor"],
         captured_minor=of.captured_minor or 0,
+        refunded_minor=of.refunded_minor or 0,
         expired=expiring,
     )
     assert trigger is not None
@@ -137,9 +151,20 @@ def _move_by_itself(outlet: Outlet, of: Saga, answer: Answer) -> bool:
         of.reason, of.detail = answer["reason"], answer["detail"]
     extra = {key: answer[key] for key in _ACCOUNT if answer.get(key) is not None}
     _transit(outlet, of, trigger, answer, extra)
+    of.legs = None
     for waiter in of.waiters:
         outlet.reply(of, waiter, _told(answer))
     of.waiters = []
+    return True
+
+
+def _expire_again(outlet: Outlet, of: Saga, answer: Answer) -> bool:
+    """Set the timer anew where the ledger's log has not reached the hold's time yet."""
+    if answer["reason"] != "hold_not_expired" or of.expires_at_us is None:
+        return False
+    of.expiry_attempt += 1
+    due_us = max(of.expires_at_us, outlet.record.at_us + EXPIRY_AGAIN_US)
+    outlet.context.set_timer(due_us, outlet.slot, _timer(of))
     return True
 
 
@@ -186,7 +211,7 @@ def _count(of: Saga, answer: Answer) -> None:
     match answer["type"]:
         case "hold.placed":
             of.authorized_minor = of.amount_minor
-        case "transfer.posted" if of.amount_minor is not None:
+        case "transfer.posted" | "transfer.committed" if of.amount_minor is not None:
             of.captured_minor = of.amount_minor
         case "hold.posted":
             of.captured_minor = (of.captured_minor or 0) + amount_minor

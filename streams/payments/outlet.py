@@ -72,6 +72,11 @@ class Outlet:
             "answer_reason": answer["reason"],
             "answer_step": answer["command_id"].split("/")[1],
             "answer_remaining_minor": answer["remaining_minor"],
+            "answer_detail": answer["detail"],
+            "answer_failed_leg": answer["failed_leg"],
+            "answer_booked_at_us": answer["booked_at_us"],
+            "answer_entries": answer["entries"],
+            "answer_leg_indexes": answer["leg_indexes"],
         }
         self._emit(REQUESTS, answer["saga_id"], _encode_request(request))
 

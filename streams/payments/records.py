@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from schemas.ids import command_id, identity_of, slot_of
 from streams.payments.saga import OPERATIONS, STATUS, OperationState, State
-from streams.payments.state import TIMELINE_MAX, Operation, Saga, Waiter
+from streams.payments.state import TIMELINE_MAX, Linked, Operation, Saga, Waiter
 
 Fields = dict[str, Any]
 
+_LEG: Final = ("source", "destination", "amount_minor", "currency")
 _ACCOUNT: Final = ("account_kind", "account_name", "min_balance_minor", "max_balance_minor")
 
 
@@ -40,6 +41,7 @@ def saga(request: Fields, state: State, at_us: int) -> Saga:
         expires_at_us=None if expires_in_s is None else at_us + expires_in_s * 1_000_000,
         effective_at_us=request["effective_at_us"],
         dry_run=request["dry_run"],
+        legs=[tuple(leg[name] for name in _LEG) for leg in request["legs"]] or None,
     )
 
 
@@ -116,14 +118,42 @@ def operation_command(of: Operation, request: Fields, home_account: str, at_us: 
     }
 
 
+def linked_command(of: Saga, linked: Linked, kind: str, number: int, at_us: int) -> Fields:
+    """Build what the saga asks of one of several homes: to prepare, to commit or to abort."""
+    legs, part = of.legs, linked.parts[number]
+    if legs is None:
+        assert of.source_account is not None
+        assert of.destination_account is not None
+        assert of.amount_minor is not None
+        assert of.currency is not None
+        legs = [(of.source_account, of.destination_account, of.amount_minor, of.currency)]
+    step = f"{kind.partition('.')[2]}-{number}"
+    return {
+        "type": kind,
+        "command_id": command_id(of.resource_id, step, 1),
+        "saga_id": of.resource_id,
+        "step": step,
+        "attempt": 1,
+        **_identity(of),
+        "slot": slot_of(part),
+        "home_account": part,
+        "requested_at_us": at_us,
+        "transfer_id": of.resource_id,
+        "legs": [dict(zip(_LEG, leg, strict=True)) for leg in legs],
+        "effective_at_us": of.effective_at_us,
+        "reason": linked.reason,
+        "failed_leg": linked.failed_leg,
+    }
+
+
 def expiry_command(of: Saga, at_us: int) -> Fields:
     """Build the command that gives back what is left of a hold whose time is over."""
     return {
         "type": "hold.void",
-        "command_id": command_id(of.resource_id, "expire", 1),
+        "command_id": command_id(of.resource_id, "expire", of.expiry_attempt),
         "saga_id": of.resource_id,
         "step": "expire",
-        "attempt": 1,
+        "attempt": of.expiry_attempt,
         **_identity(of),
         "requested_at_us": at_us,
         "transfer_id": of.resource_id,

@@ -13,7 +13,7 @@ from prometheus_client import Counter
 from schemas import ids
 from schemas.errors import Poisoned
 from streams.engine import Context, Record
-from streams.payments import dedup, records, saga, velocity
+from streams.payments import dedup, linked, records, saga, velocity
 from streams.payments.dedup import Use
 from streams.payments.outlet import Outlet
 from streams.payments.saga import PENDING, OperationState, Trigger
@@ -76,9 +76,15 @@ def on_operation(context: Context, record: Record, slot: int) -> None:
 
 
 def on_expiry(context: Context, record: Record, slot: int, identity: str) -> None:
-    """Ask the ledger to give back what is left of an authorization whose time is over."""
-    found, _ = find(context, SAGAS, slot, identity, record.at_us)
-    if found is not None and found.state is saga.State.AUTHORIZED:
+    """End what has run out of time: an authorization, or the wait for homes that must agree."""
+    identity, _, rest = identity.partition("/")
+    found, key = find(context, SAGAS, slot, identity, record.at_us)
+    if found is None:
+        return
+    if rest:
+        if linked.on_deadline(Outlet(context, record, slot), found):
+            context.put(SAGAS, slot, key, found)
+    elif found.state is saga.State.AUTHORIZED:
         Outlet(context, record, slot).command(records.expiry_command(found, record.at_us))
 
 

@@ -39,6 +39,12 @@ class State(Enum):
     OPENED = "opened"
     TRANSFERRING = "transferring"
     TRANSFERRED = "transferred"
+    PREPARING = "preparing"
+    COMMITTING = "committing"
+    ABORTING = "aborting"
+    TRANSFER_PREPARING = "transfer_preparing"
+    TRANSFER_COMMITTING = "transfer_committing"
+    TRANSFER_ABORTING = "transfer_aborting"
 
 
 class Trigger(Enum):
@@ -56,12 +62,23 @@ class Trigger(Enum):
     HOLD_PLACED = "hold.placed"
     HOLD_POSTED_PART = "hold.posted, part"
     HOLD_POSTED_REST = "hold.posted, rest"
+    HOLD_POSTED_REST_REFUNDED_PART = "hold.posted, rest, refunded in part"
     HOLD_VOIDED = "hold.voided"
     HOLD_VOIDED_REST = "hold.voided, rest"
+    HOLD_VOIDED_REFUNDED_PART = "hold.voided, refunded in part"
+    HOLD_VOIDED_REFUNDED = "hold.voided, refunded"
     HOLD_EXPIRED = "hold.expired"
     HOLD_EXPIRED_REST = "hold.expired, rest"
+    HOLD_EXPIRED_REFUNDED_PART = "hold.expired, refunded in part"
+    HOLD_EXPIRED_REFUNDED = "hold.expired, refunded"
     TRANSFER_REVERSED_PART = "transfer.reversed, part"
     TRANSFER_REVERSED_REST = "transfer.reversed, rest"
+    HOMES_NAMED = "homes.named"
+    HOMES_AGREED = "homes.agreed"
+    HOME_REFUSED = "home.refused"
+    HOMES_LATE = "homes.late"
+    HOMES_COMMITTED = "transfer.committed"
+    HOMES_ABORTED = "transfer.aborted"
     ACCOUNT_OPENED = "account.opened"
     ACCOUNT_REJECTED = "account.rejected"
 
@@ -90,10 +107,29 @@ STATUS: Final = {
     State.OPENED: "active",
     State.TRANSFERRING: "accepted",
     State.TRANSFERRED: "posted",
+    State.PREPARING: "accepted",
+    State.COMMITTING: "accepted",
+    State.ABORTING: "accepted",
+    State.TRANSFER_PREPARING: "accepted",
+    State.TRANSFER_COMMITTING: "accepted",
+    State.TRANSFER_ABORTING: "accepted",
 }
 """The status that the outside sees."""
 
 _S, _T = State, Trigger
+_LINKED: Final = (
+    (_S.POSTING, _S.PREPARING, _S.COMMITTING, _S.ABORTING, _S.SETTLED, "payment.settled"),
+    (
+        _S.TRANSFERRING,
+        _S.TRANSFER_PREPARING,
+        _S.TRANSFER_COMMITTING,
+        _S.TRANSFER_ABORTING,
+        _S.TRANSFERRED,
+        "transfer.posted",
+    ),
+)
+"""The same way for payments and for transfers, where several homes must agree."""
+
 _REFUNDS: Final = {
     _T.TRANSFER_REVERSED_PART: Transition(_S.PARTIALLY_REFUNDED, event="payment.refunded"),
     _T.TRANSFER_REVERSED_REST: Transition(_S.REFUNDED, event="payment.refunded"),
@@ -112,10 +148,22 @@ TABLE: Final[dict[tuple[State | None, Trigger], Transition]] = {
     (_S.AUTHORIZING, _T.TRANSFER_REJECTED): Transition(_S.REJECTED, "payment.rejected"),
     (_S.AUTHORIZED, _T.HOLD_POSTED_PART): Transition(_S.AUTHORIZED, "payment.captured"),
     (_S.AUTHORIZED, _T.HOLD_POSTED_REST): Transition(_S.SETTLED, "payment.settled"),
+    (_S.AUTHORIZED, _T.HOLD_POSTED_REST_REFUNDED_PART): Transition(
+        _S.PARTIALLY_REFUNDED, "payment.settled"
+    ),
     (_S.AUTHORIZED, _T.HOLD_VOIDED): Transition(_S.VOIDED, "payment.voided"),
     (_S.AUTHORIZED, _T.HOLD_VOIDED_REST): Transition(_S.SETTLED, "payment.settled"),
     (_S.AUTHORIZED, _T.HOLD_EXPIRED): Transition(_S.EXPIRED, "payment.expired"),
     (_S.AUTHORIZED, _T.HOLD_EXPIRED_REST): Transition(_S.SETTLED, "payment.settled"),
+    **{
+        (_S.AUTHORIZED, trigger): Transition(to, "payment.settled")
+        for trigger, to in (
+            (_T.HOLD_VOIDED_REFUNDED_PART, _S.PARTIALLY_REFUNDED),
+            (_T.HOLD_VOIDED_REFUNDED, _S.REFUNDED),
+            (_T.HOLD_EXPIRED_REFUNDED_PART, _S.PARTIALLY_REFUNDED),
+            (_T.HOLD_EXPIRED_REFUNDED, _S.REFUNDED),
+        )
+    },
     (_S.AUTHORIZED, _T.TRANSFER_REVERSED_PART): Transition(_S.AUTHORIZED, "payment.refunded"),
     (_S.AUTHORIZED, _T.TRANSFER_REVERSED_REST): Transition(_S.AUTHORIZED, "payment.refunded"),
     **{
@@ -127,10 +175,26 @@ TABLE: Final[dict[tuple[State | None, Trigger], Transition]] = {
     (_S.OPENING, _T.ACCOUNT_REJECTED): Transition(_S.REJECTED, "account.rejected"),
     (_S.TRANSFERRING, _T.TRANSFER_POSTED): Transition(_S.TRANSFERRED, "transfer.posted"),
     (_S.TRANSFERRING, _T.TRANSFER_REJECTED): Transition(_S.REJECTED, "transfer.rejected"),
+    **{
+        pair: transition
+        for begun, preparing, committing, aborting, done, event in _LINKED
+        for pair, transition in (
+            ((begun, _T.HOMES_NAMED), Transition(preparing, command="transfer.prepare")),
+            ((preparing, _T.HOMES_AGREED), Transition(committing, command="transfer.commit")),
+            ((preparing, _T.HOME_REFUSED), Transition(aborting, command="transfer.abort")),
+            ((preparing, _T.HOMES_LATE), Transition(aborting, command="transfer.abort")),
+            ((committing, _T.HOMES_COMMITTED), Transition(done, event)),
+            (
+                (aborting, _T.HOMES_ABORTED),
+                Transition(_S.REJECTED, f"{event.partition('.')[0]}.rejected"),
+            ),
+        )
+    },
 }
 
 PENDING: Final = frozenset(
     {State.POSTING, State.REJECTING, State.AUTHORIZING, State.OPENING, State.TRANSFERRING}
+    | {state for begun in _LINKED for state in begun[1:4]}
 )
 """States that wait for the ledger; in all others a request for the resource is answered at once."""
 
@@ -160,11 +224,28 @@ _DIRECT: Final = {
         Trigger.TRANSFER_POSTED,
         Trigger.TRANSFER_REJECTED,
         Trigger.HOLD_PLACED,
+        Trigger.HOMES_COMMITTED,
+        Trigger.HOMES_ABORTED,
         Trigger.ACCOUNT_OPENED,
         Trigger.ACCOUNT_REJECTED,
     )
 }
 """Event types of the ledger that are a trigger as they stand, whatever is left."""
+
+_REST: Final = Trigger.HOLD_POSTED_REST
+_VOIDED: Final = (
+    Trigger.HOLD_VOIDED,
+    Trigger.HOLD_VOIDED_REST,
+    Trigger.HOLD_VOIDED_REFUNDED_PART,
+    Trigger.HOLD_VOIDED_REFUNDED,
+)
+_EXPIRED: Final = (
+    Trigger.HOLD_EXPIRED,
+    Trigger.HOLD_EXPIRED_REST,
+    Trigger.HOLD_EXPIRED_REFUNDED_PART,
+    Trigger.HOLD_EXPIRED_REFUNDED,
+)
+"""How a hold's end is told: nothing captured; some; of which some was paid back; or all."""
 
 REFUSALS: Final = frozenset({"transfer.rejected", "hold.rejected", "account.rejected"})
 """The ledger's event types that refuse."""
@@ -179,7 +260,12 @@ def step(state: State | None, trigger: Trigger) -> Transition:
 
 
 def trigger_of(
-    event_type: str, *, remaining_minor: int | None, captured_minor: int, expired: bool
+    event_type: str,
+    *,
+    remaining_minor: int | None,
+    captured_minor: int,
+    refunded_minor: int = 0,
+    expired: bool,
 ) -> Trigger | None:
     """Read the ledger's answer as a trigger; None where it moves no saga (an account's flags).
 
@@ -191,11 +277,14 @@ def trigger_of(
     left = remaining_minor or 0
     match event_type:
         case "hold.posted":
-            return Trigger.HOLD_POSTED_PART if left else Trigger.HOLD_POSTED_REST
-        case "hold.voided" if expired:
-            return Trigger.HOLD_EXPIRED_REST if captured_minor else Trigger.HOLD_EXPIRED
+            rest = Trigger.HOLD_POSTED_REST_REFUNDED_PART if refunded_minor else _REST
+            return Trigger.HOLD_POSTED_PART if left else rest
         case "hold.voided":
-            return Trigger.HOLD_VOIDED_REST if captured_minor else Trigger.HOLD_VOIDED
+            ends = _EXPIRED if expired else _VOIDED
+            if not captured_minor:
+                return ends[0]
+            part = ends[2] if refunded_minor else ends[1]
+            return ends[3] if refunded_minor >= captured_minor else part
         case "transfer.reversed":
             return Trigger.TRANSFER_REVERSED_PART if left else Trigger.TRANSFER_REVERSED_REST
         case "hold.rejected":

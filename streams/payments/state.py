@@ -28,8 +28,41 @@ class Waiter(msgspec.Struct, array_like=True, frozen=True, gc=False):
     repeated: bool
 
 
+class Moved(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One side of a leg, as one of several homes has posted it."""
+
+    leg: int
+    account_id: str
+    share: int
+    version: int
+    amount_minor: int
+    currency: str
+    posted_minor: int
+    held_minor: int
+
+
+class Linked(msgspec.Struct, array_like=True, gc=False):
+    """How far homes that must agree have come.
+
+    `parts` names an account at each, the saga's own first; `waiting` those, by number, who have not
+    answered what was asked last. `place` is where the saga's own home ended its part.
+    """
+
+    parts: list[str]
+    waiting: list[int] = []
+    moved: list[Moved] = []
+    reason: str | None = None
+    detail: str | None = None
+    failed_leg: int | None = None
+    place: tuple[int, int] | None = None
+    booked_at_us: int = 0
+
+
 class Saga(msgspec.Struct, array_like=True, gc=False):
-    """A payment, a transfer or an account opening. Times are log time in microseconds."""
+    """A payment, a transfer or an account opening. Times are log time in microseconds.
+
+    `legs` are kept of a transfer until it is decided: source, destination, amount, currency.
+    """
 
     resource_id: str
     tenant: str
@@ -59,6 +92,9 @@ class Saga(msgspec.Struct, array_like=True, gc=False):
     expires_at_us: int | None = None
     effective_at_us: int | None = None
     dry_run: bool = False
+    legs: list[tuple[str, str, int, str]] | None = None
+    linked: Linked | None = None
+    expiry_attempt: int = 1
 
 
 class Operation(msgspec.Struct, array_like=True, gc=False):
