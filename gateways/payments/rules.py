@@ -130,7 +130,7 @@ def effective_us(body: TransferBody) -> int | None:
 def check_one_home(debited: list[tuple[str, str]], partitions: int) -> None:
     """Raise Refused unless one partition guards all debits; each is (pointer, account).
 
-    The funds of a guarded account are checked where it is at home, and a transfer is decided whole
+    The funds of a guarded account are checked where it is at home, and a reversal is decided whole
     at one place.
     """
     guarded = [(at, account) for at, account in debited if ids.is_guarded(account)]
@@ -139,9 +139,8 @@ def check_one_home(debited: list[tuple[str, str]], partitions: int) -> None:
     if not away:
         return
     detail = (
-        "All customer accounts that one transfer debits must have their home on the same "
-        "partition, which decides about their funds together. Split it into transfers that each "
-        "debit one of them, by way of an external account."
+        "All customer accounts that one reversal debits must have their home on the same "
+        "partition, which decides about their funds together. Pay the legs back by transfers."
     )
     code = "debits_need_one_home"
     here = "is at home on another partition than the first debited account"

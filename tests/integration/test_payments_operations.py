@@ -7,6 +7,7 @@ ledger, views and lake.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -121,12 +122,11 @@ def test_a_refund_by_a_payee_with_another_home_comes_back_and_never_exceeds(
     bob = client.elsewhere(ada)
     payment = client.pay("p", ada, bob, 700)[2]
     assert client.on(payment, "refunds", "r1", amount=300)[1]["status"] == "partially_refunded"
-    # What another partition has decided is shown soon, not at once.
-    assert wait_for(lambda: client.balances(ada)["posted"] == 500, 20)
+    assert client.balances(ada)["posted"] == 500
     status, refused = client.on(payment, "refunds", "r2", amount=401)
     assert (status, code(refused)) == (422, "amount_exceeds_original")
     assert client.on(payment, "refunds", "r3")[1]["status"] == "refunded"
-    assert wait_for(lambda: client.balances(ada)["posted"] == 900, 20)
+    assert client.balances(ada)["posted"] == 900
     assert client.balances(bob)["posted"] == 0
 
 
@@ -311,6 +311,80 @@ def test_reversals_of_a_transfer_never_exceed_it_in_sum(client: Customer) -> Non
     status, _, refused = client.post(path, "r4", {"amount": 1})
     assert status == 422, refused
     assert (client.balances(ada)["posted"], client.balances(bob)["posted"]) == (100, 0)
+
+
+def test_a_transfer_debits_accounts_of_several_homes_together_or_not_at_all(
+    client: Customer,
+) -> None:
+    bank, ada = client.funded(100)
+    bob = client.elsewhere(ada)
+    assert client.pay("bob", bank, bob, 100)[2]["status"] == "settled"
+    carl = client.account("carl")
+    status, transfer = client.move("t1", (ada, carl, 60), (bob, carl, 70), reference="both")
+    assert (status, transfer["status"]) == (201, "posted"), transfer
+    assert len(transfer["entries"]) == 4
+    found = [client.balances(account) for account in (ada, bob, carl)]
+    assert [(each["posted"], each["held"]) for each in found] == [(40, 0), (30, 0), (130, 0)]
+    shown = client.get(f"/v1/transfers/{transfer['id']}")[2]
+    assert (shown["status"], shown["reference"]) == ("posted", "both")
+    assert [(leg["source"], leg["amount"]) for leg in shown["legs"]] == [(ada, 60), (bob, 70)]
+    assert client.move("t1", (ada, carl, 60), (bob, carl, 70), reference="both")[0] == 200
+    status, refused = client.move("t2", (ada, carl, 40), (bob, carl, 31))
+    assert (status, code(refused)) == (422, "insufficient_funds")
+    assert refused["errors"][0]["pointer"].startswith("/legs/1")
+    found = [client.balances(account) for account in (ada, bob, carl)]
+    assert [(each["posted"], each["held"]) for each in found] == [(40, 0), (30, 0), (130, 0)]
+    status, refused = client.move("t3", (ada, carl, 1), (bob, carl, 1), dry_run=True)
+    assert (status, code(refused)) == (422, "dry_run_needs_one_home")
+    path = f"/v1/transfers/{transfer['id']}/reversals"
+    status, _, back = client.post(path, "back", {})
+    assert (status, back["status"]) == (201, "posted"), back
+    assert [client.balances(account)["posted"] for account in (ada, bob, carl)] == [100, 100, 0]
+
+
+def test_of_two_opposite_transfers_with_money_for_one_exactly_one_is_posted(
+    client: Customer,
+) -> None:
+    bank, ada = client.funded(100)
+    bob = client.elsewhere(ada)
+    assert client.pay("bob", bank, bob, 100)[2]["status"] == "settled"
+    carl = client.account("carl")
+    ways = {
+        "one": ((ada, carl, 60), (bob, carl, 60)),
+        "two": ((bob, carl, 60), (ada, carl, 60)),
+    }
+    with ThreadPoolExecutor(len(ways)) as pool:
+        answers = list(pool.map(lambda key: client.move(key, *ways[key]), ways))
+    posted = sum(status == 201 for status, _ in answers)
+    assert posted <= 1
+    assert {code(answer) for status, answer in answers if status != 201} == {"insufficient_funds"}
+    found = [client.balances(account) for account in (ada, bob, carl)]
+    left = 100 - 60 * posted
+    assert [(each["posted"], each["held"]) for each in found] == [
+        (left, 0), (left, 0), (120 * posted, 0),
+    ]  # fmt: skip
+
+
+def test_a_payee_with_a_cap_is_filled_from_everywhere_and_never_beyond(client: Customer) -> None:
+    bank, first = client.funded(100)
+    payers = [first, *(client.account(f"payer{n}") for n in range(7))]
+    for n, payer in enumerate(payers[1:]):
+        assert client.pay(f"fund{n}", bank, payer, 100)[2]["status"] == "settled"
+    assert len({ids.slot_of(payer) % 4 for payer in payers}) > 1
+    capped = client.account("capped", limits={"max_balance": 250})
+    with ThreadPoolExecutor(len(payers)) as pool:
+        paid = list(pool.map(lambda p: client.pay(f"fill-{p}", p, capped, 100)[2], payers))
+    ends = Counter(payment["status"] for payment in paid)
+    assert ends == {"settled": 2, "rejected": 6}
+    reasons = {p["reason"]["code"] for p in paid if p["status"] == "rejected"}
+    assert reasons == {"balance_limit_exceeded"}
+    assert client.balances(capped)["posted"] == 200
+    rest = [client.balances(payer) for payer in payers]
+    assert sum(each["posted"] for each in rest) == 600
+    assert sum(each["held"] for each in rest) == 0
+    [settled, _] = [p for p in paid if p["status"] == "settled"]
+    assert client.on(settled, "refunds", "back")[1]["status"] == "refunded"
+    assert client.balances(capped)["posted"] == 100
 
 
 async def test_after_all_operations_log_ledger_views_and_lake_agree(stack: Stack) -> None:

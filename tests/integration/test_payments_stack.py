@@ -49,8 +49,9 @@ class Client:
     def get(self, path: str) -> Answer:
         return self._ask("GET", path, {}, None)
 
-    def account(self, key: str, kind: str = "customer") -> str:
-        status, _, account = self.post("/v1/accounts", key, {"currency": "EUR", "kind": kind})
+    def account(self, key: str, kind: str = "customer", **more: Any) -> str:
+        body = {"currency": "EUR", "kind": kind} | more
+        status, _, account = self.post("/v1/accounts", key, body)
         assert status in {200, 201}, account
         return str(account["id"])
 
