@@ -22,7 +22,7 @@ import orjson
 from ledger_writer.claims import Claims
 from ledger_writer.copied import COLUMNS, Name, Taker
 from ledger_writer.limits import limit_findings
-from ledger_writer.postgres import account_at, fence_at, hold_at, link_at
+from ledger_writer.lines import account_at, fence_at, hold_at, link_at
 from ledger_writer.progress import Progress
 from ledger_writer.refusal import translated
 from ledger_writer.verify import FINDINGS_MAX, Balance, Finding, Verifier

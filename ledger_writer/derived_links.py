@@ -76,7 +76,9 @@ class DerivedLinks:
             cap = account.max_balance_minor
             if cap is None:
                 continue
-            mine = {share: minor for (no, share), minor in posted.items() if no == account.account_no}
+            mine = {
+                share: minor for (no, share), minor in posted.items() if no == account.account_no
+            }
             promised = mine.get(account.home, 0) + self.promised_minor(account.account_id)
             if sum(mine.values()) > cap or promised > cap:
                 yield account.home, f"{account.account_id} has or is promised more than its cap"

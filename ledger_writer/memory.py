@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from ledger_writer.columns import account_numbers, restored, stored
+from ledger_writer.memory_links import check_links, incoming_minor
 from ledger_writer.model import GENESIS, Account, Decision, Fence, Row, Standing
-from ledger_writer.operations import OPEN, Elsewhere, Flagged, Hold, LegPlace, Link, LinkKey
+from ledger_writer.operations import Elsewhere, Flagged, Hold, LegPlace, Link, LinkKey
 from ledger_writer.port import Verdict
 from schemas.errors import Corrupt, Fenced
 
@@ -80,13 +81,8 @@ class MemoryLedger:
         promised = self.promised.get(account.account_id, 0)
         if mine is None:
             return Standing(account, 0, 0, 0, foreign, None, promised)
-        return replace(
-            mine,
-            account=account,
-            foreign_minor=foreign,
-            stored_version=mine.version,
-            promised_minor=promised,
-        )
+        posted, held, version = mine.posted_minor, mine.held_minor, mine.version
+        return Standing(account, posted, held, version, foreign, version, promised)
 
     def write(self, before: Fence, after: Fence, decision: Decision) -> Verdict:
         """Do what `ledger.commit_batch` does."""
@@ -123,11 +119,7 @@ class MemoryLedger:
             for (number, at), share in self.shares.items()
             if number == account.account_no and at != partition
         ]
-        incoming = sum(
-            link.amount_minor
-            for link in self.links.values()
-            if link.destination == account.account_id and link.state == OPEN
-        )
+        incoming = incoming_minor(self.links, account.account_id)
         posted, held = sum(s.posted_minor for s in shares), sum(s.held_minor for s in shares)
         return Elsewhere(posted, held, incoming)
 
@@ -164,13 +156,7 @@ class MemoryLedger:
         for reversal in decision.reversals:
             if self.reversals.get(reversal.place, 0) != reversal.stored_minor:
                 raise Corrupt("a reversal is not as known")
-        for link in decision.links:
-            known_link = self.links.get((link.link_id, link.kind))
-            if link.stored != (known_link is not None) or (known_link and known_link.state != OPEN):
-                raise Corrupt("a link is not as known")
-        for room in decision.rooms:
-            if self.promised.get(room.account_id, 0) != room.stored_minor:
-                raise Corrupt("a room is not as known")
+        check_links(decision, self.links, self.promised)
         for standing in decision.changed:
             known = self.shares.get((standing.account.account_no, before.partition))
             if standing.stored_version != (None if known is None else known.version):

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from ledger_writer import packing
-from ledger_writer.accounts import home_of
 from ledger_writer.batch import ARGUMENTS, RARE_ARGUMENTS, arguments, rare_arguments
-from ledger_writer.columns import Columns, account_numbers, restored
-from ledger_writer.model import GENESIS, Account, Fence, Row, Standing
+from ledger_writer.columns import account_numbers, restored
+from ledger_writer.lines import fence_at, hold_at, link_at, standing_at
+from ledger_writer.model import GENESIS, Fence, Row, Standing
 from ledger_writer.operations import Elsewhere, Hold, LegPlace, Link, LinkKey
 from ledger_writer.port import Verdict
 from ledger_writer.refusal import Refused, translated
@@ -141,7 +141,7 @@ class PostgresJournal:
     async def standings(self, partition: int, account_ids: Sequence[str]) -> dict[str, Standing]:
         """Return what is known of those of these accounts that exist."""
         found = await self._fetch("standings", _STANDINGS, partition, account_ids)
-        return {line["account_id"]: _standing(line, self._partitions) for line in found}
+        return {line["account_id"]: standing_at(line, self._partitions) for line in found}
 
     async def foreign(self, partition: int, account_ids: Sequence[str]) -> dict[str, int]:
         """Return the sum of the other partitions' shares."""
@@ -265,48 +265,3 @@ async def _pack_arrays(connection: asyncpg.Connection) -> None:
         (packing.UUID_ARRAY, "pg_catalog", "_uuid", packing.packed_keys, packing.unpacked_keys),
     ):
         settings.add_python_codec(number, name, schema, [], "scalar", pack, unpack, "binary")
-
-
-def fence_at(line: Columns) -> Fence:
-    """Return the fence in this line of `partitions`."""
-    return Fence(*(line[name] for name in Fence.__struct_fields__))
-
-
-def hold_at(line: Columns) -> Hold:
-    """Return the hold in this line of `holds`."""
-    return Hold(*(line[name] for name in Hold.__struct_fields__))
-
-
-def link_at(line: Columns) -> Link:
-    """Return the link in this line of `links`."""
-    return Link(*(line[name] for name in Link.__struct_fields__))
-
-
-def account_at(line: Columns, partitions: int) -> Account:
-    """Return the account in this line of `accounts`."""
-    return Account(
-        line["account_no"],
-        line["account_id"],
-        line["tenant"],
-        line["currency"],
-        line["kind"],
-        line["name"],
-        line["min_balance_minor"],
-        line["max_balance_minor"],
-        home_of(line["account_id"], partitions),
-        line["debits_frozen"],
-        line["credits_frozen"],
-        line["closed"],
-    )
-
-
-def _standing(line: Columns, partitions: int) -> Standing:
-    return Standing(
-        account_at(line, partitions),
-        line["posted_minor"] or 0,
-        line["held_minor"] or 0,
-        line["version"] or 0,
-        line["foreign_minor"],
-        line["version"],
-        line["promised_minor"] or 0,
-    )

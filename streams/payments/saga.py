@@ -117,7 +117,7 @@ STATUS: Final = {
 """The status that the outside sees."""
 
 _S, _T = State, Trigger
-_LINKED: Final = (
+_LINKED: Final = (  # the same way for payments and for transfers
     (_S.POSTING, _S.PREPARING, _S.COMMITTING, _S.ABORTING, _S.SETTLED, "payment.settled"),
     (
         _S.TRANSFERRING,
@@ -128,7 +128,6 @@ _LINKED: Final = (
         "transfer.posted",
     ),
 )
-"""The same way for payments and for transfers, where several homes must agree."""
 
 _REFUNDS: Final = {
     _T.TRANSFER_REVERSED_PART: Transition(_S.PARTIALLY_REFUNDED, event="payment.refunded"),
@@ -283,8 +282,7 @@ def trigger_of(
             ends = _EXPIRED if expired else _VOIDED
             if not captured_minor:
                 return ends[0]
-            part = ends[2] if refunded_minor else ends[1]
-            return ends[3] if refunded_minor >= captured_minor else part
+            return ends[3 if refunded_minor >= captured_minor else 2 if refunded_minor else 1]
         case "transfer.reversed":
             return Trigger.TRANSFER_REVERSED_PART if left else Trigger.TRANSFER_REVERSED_REST
         case "hold.rejected":
