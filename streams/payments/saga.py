@@ -244,8 +244,7 @@ _EXPIRED: Final = (
     Trigger.HOLD_EXPIRED_REFUNDED_PART,
     Trigger.HOLD_EXPIRED_REFUNDED,
 )
-"""How a hold's end is told: nothing captured; some; of which some was paid back; or all."""
-
+# How a hold's end is told: nothing captured; some; of which some was paid back; or all.
 REFUSALS: Final = frozenset({"transfer.rejected", "hold.rejected", "account.rejected"})
 """The ledger's event types that refuse."""
 
