@@ -13,7 +13,6 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -56,8 +55,7 @@ def migrations() -> list[Migration]:
         Migration(int(path.name.split("_")[0]), path.stem, path.read_text())
         for path in sorted(FOLDER.glob("*.sql"))
     ]
-    numbers = [each.number for each in found]
-    assert all(before < after for before, after in pairwise(numbers)), numbers
+    assert [each.number for each in found] == list(range(1, len(found) + 1))
     return found
 
 

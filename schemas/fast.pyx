@@ -453,7 +453,7 @@ cdef int write_ledger_commands_LedgerCommand(Buffer* out, dict record) except -1
     return 0
 
 
-cdef dict blank_ledger_commands_LedgerCommand = {"type": None, "command_id": None, "saga_id": None, "step": None, "attempt": None, "tenant": None, "identity": None, "body_hash": None, "slot": None, "home_account": None, "requested_at_us": None, "transfer_id": None, "legs": None, "effective_at_us": None, "reason": None, "reference": None, "metadata": None, "account_id": None, "currency": None, "account_kind": None, "account_name": None, "min_balance_minor": None, "max_balance_minor": None, "hold_id": None, "expires_at_us": None, "amount_minor": None, "original_id": None, "original_leg": None, "dry_run": None, "reservation_id": None, "debits": None, "credits": None}
+cdef dict blank_ledger_commands_LedgerCommand = {"type": None, "command_id": None, "saga_id": None, "step": None, "attempt": None, "tenant": None, "identity": None, "body_hash": None, "slot": None, "home_account": None, "requested_at_us": None, "transfer_id": None, "legs": None, "effective_at_us": None, "reason": None, "reference": None, "metadata": None, "account_id": None, "currency": None, "account_kind": None, "account_name": None, "min_balance_minor": None, "max_balance_minor": None, "hold_id": None, "expires_at_us": None, "amount_minor": None, "original_id": None, "original_leg": None, "dry_run": None, "reservation_id": None, "debits": None, "credits": None, "failed_leg": None}
 
 
 cdef dict read_ledger_commands_LedgerCommand(Cursor* cursor):
@@ -522,9 +522,7 @@ cdef dict read_ledger_commands_LedgerCommand(Cursor* cursor):
         record["debits"] = get_boolean(cursor)
     if get_branch(cursor) != 0:
         record["credits"] = get_boolean(cursor)
-    if get_branch(cursor) == 0:
-        record["failed_leg"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["failed_leg"] = get_int(cursor)
     return record
 
@@ -770,7 +768,7 @@ cdef int write_ledger_events_LedgerEvent(Buffer* out, dict record) except -1:
     return 0
 
 
-cdef dict blank_ledger_events_LedgerEvent = {"type": None, "event_id": None, "command_id": None, "saga_id": None, "tenant": None, "identity": None, "body_hash": None, "slot": None, "home_account": None, "ledger_partition": None, "position": None, "command_offset": None, "booked_at_us": None, "effective_at_us": None, "transfer_id": None, "reason": None, "detail": None, "failed_leg": None, "repeated": None, "entries": None, "chain_hash": None, "account_id": None, "currency": None, "account_kind": None, "account_name": None, "min_balance_minor": None, "max_balance_minor": None, "reference": None, "metadata": None, "hold_id": None, "amount_minor": None, "remaining_minor": None, "expires_at_us": None, "original_id": None, "original_leg": None, "dry_run": None, "reservation_id": None, "debits_frozen": None, "credits_frozen": None, "closed": None}
+cdef dict blank_ledger_events_LedgerEvent = {"type": None, "event_id": None, "command_id": None, "saga_id": None, "tenant": None, "identity": None, "body_hash": None, "slot": None, "home_account": None, "ledger_partition": None, "position": None, "command_offset": None, "booked_at_us": None, "effective_at_us": None, "transfer_id": None, "reason": None, "detail": None, "failed_leg": None, "repeated": None, "entries": None, "chain_hash": None, "account_id": None, "currency": None, "account_kind": None, "account_name": None, "min_balance_minor": None, "max_balance_minor": None, "reference": None, "metadata": None, "hold_id": None, "amount_minor": None, "remaining_minor": None, "expires_at_us": None, "original_id": None, "original_leg": None, "dry_run": None, "reservation_id": None, "debits_frozen": None, "credits_frozen": None, "closed": None, "parts": None, "leg_indexes": None}
 
 
 cdef dict read_ledger_events_LedgerEvent(Cursor* cursor):
@@ -1227,8 +1225,11 @@ cdef int write_payments_requests_Entry(Buffer* out, dict record) except -1:
     return 0
 
 
+cdef dict blank_payments_requests_Entry = {"account_id": None, "share": None, "version": None, "amount_minor": None, "currency": None, "posted_minor": None, "held_minor": None}
+
+
 cdef dict read_payments_requests_Entry(Cursor* cursor):
-    cdef dict record = {}
+    cdef dict record = blank_payments_requests_Entry.copy()
     record["account_id"] = get_string(cursor)
     record["share"] = get_int(cursor)
     record["version"] = get_long(cursor)
@@ -1443,7 +1444,7 @@ cdef int write_payments_requests_PaymentRequest(Buffer* out, dict record) except
     return 0
 
 
-cdef dict blank_payments_requests_PaymentRequest = {"type": None, "request_id": None, "resource_id": None, "tenant": None, "idempotency_key": None, "identity": None, "body_hash": None, "slot": None, "home_account": None, "received_at_us": None, "method": None, "amount_minor": None, "currency": None, "source_account": None, "destination_account": None, "capture": None, "expires_in_s": None, "description": None, "reference": None, "metadata": None, "context": None, "account_kind": None, "account_name": None, "min_balance_minor": None, "max_balance_minor": None, "reply_partition": None, "target_id": None, "legs": None, "effective_at_us": None, "dry_run": None, "debits": None, "credits": None, "answer": None, "answer_reason": None, "answer_step": None, "answer_remaining_minor": None}
+cdef dict blank_payments_requests_PaymentRequest = {"type": None, "request_id": None, "resource_id": None, "tenant": None, "idempotency_key": None, "identity": None, "body_hash": None, "slot": None, "home_account": None, "received_at_us": None, "method": None, "amount_minor": None, "currency": None, "source_account": None, "destination_account": None, "capture": None, "expires_in_s": None, "description": None, "reference": None, "metadata": None, "context": None, "account_kind": None, "account_name": None, "min_balance_minor": None, "max_balance_minor": None, "reply_partition": None, "target_id": None, "legs": None, "effective_at_us": None, "dry_run": None, "debits": None, "credits": None, "answer": None, "answer_reason": None, "answer_step": None, "answer_remaining_minor": None, "answer_detail": None, "answer_failed_leg": None, "answer_booked_at_us": None, "answer_entries": None, "answer_leg_indexes": None}
 
 
 cdef dict read_payments_requests_PaymentRequest(Cursor* cursor):
@@ -1526,17 +1527,11 @@ cdef dict read_payments_requests_PaymentRequest(Cursor* cursor):
         record["answer_step"] = get_string(cursor)
     if get_branch(cursor) != 0:
         record["answer_remaining_minor"] = get_long(cursor)
-    if get_branch(cursor) == 0:
-        record["answer_detail"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["answer_detail"] = get_string(cursor)
-    if get_branch(cursor) == 0:
-        record["answer_failed_leg"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["answer_failed_leg"] = get_int(cursor)
-    if get_branch(cursor) == 0:
-        record["answer_booked_at_us"] = None
-    else:
+    if get_branch(cursor) != 0:
         record["answer_booked_at_us"] = get_long(cursor)
     items = []
     count = get_block(cursor)

@@ -78,6 +78,11 @@ where transfer_id = $1 and tenant = $2"""  # noqa: S608 (constants)
 
 _TRANSFERS: Final = Shape(_TRANSFER_COLUMNS, "transfers", "transfer_id", "booked_at_us")
 
+# Each home of several books its legs at a time of its own; the newest one on an account lists it.
+_ONCE: Final = """not exists (
+    select from jsonb_array_elements(t.entries) side
+    where side ->> 'account_id' = {} and (side ->> 'at_us')::bigint > d.at_us)"""
+
 HOLDS: Final = """
 select hold_id, amount_minor, remaining_minor, currency, placed_at_us, expires_at_us from holds
 where account_id = $1 and remaining_minor > 0
@@ -144,6 +149,8 @@ def transfers(query: TransferQuery) -> tuple[str, list[Any]]:
     filters.said("transfer", query.reference, query.metadata)
     if query.account is not None:
         side = msgspec.json.encode([{"account_id": query.account}]).decode()
+        if filters.tag is None:
+            filters.conditions.append(_ONCE.format(filters.bound(query.account)))
         filters.want(tags.account("transfer", query.account), "t.entries @> {}::jsonb", side)
     return lists.statement(_TRANSFERS, query, filters)
 

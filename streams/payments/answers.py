@@ -151,7 +151,7 @@ def _move_by_itself(outlet: Outlet, of: Saga, answer: Answer) -> bool:
         of.reason, of.detail = answer["reason"], answer["detail"]
     extra = {key: answer[key] for key in _ACCOUNT if answer.get(key) is not None}
     _transit(outlet, of, trigger, answer, extra)
-    of.legs = None
+    of.legs, of.reference, of.metadata = None, None, {}
     for waiter in of.waiters:
         outlet.reply(of, waiter, _told(answer))
     of.waiters = []

@@ -42,6 +42,8 @@ def saga(request: Fields, state: State, at_us: int) -> Saga:
         effective_at_us=request["effective_at_us"],
         dry_run=request["dry_run"],
         legs=[tuple(leg[name] for name in _LEG) for leg in request["legs"]] or None,
+        reference=request["reference"] if request["legs"] else None,
+        metadata=request["metadata"] if request["legs"] else {},
     )
 
 
@@ -141,6 +143,8 @@ def linked_command(of: Saga, linked: Linked, kind: str, number: int, at_us: int)
         "transfer_id": of.resource_id,
         "legs": [dict(zip(_LEG, leg, strict=True)) for leg in legs],
         "effective_at_us": of.effective_at_us,
+        "reference": of.reference,
+        "metadata": of.metadata,
         "reason": linked.reason,
         "failed_leg": linked.failed_leg,
     }

@@ -61,7 +61,8 @@ class Linked(msgspec.Struct, array_like=True, gc=False):
 class Saga(msgspec.Struct, array_like=True, gc=False):
     """A payment, a transfer or an account opening. Times are log time in microseconds.
 
-    `legs` are kept of a transfer until it is decided: source, destination, amount, currency.
+    `legs` are kept of a transfer until it is decided: source, destination, amount, currency; so are
+    `reference` and `metadata`, which each home's log tells again.
     """
 
     resource_id: str
@@ -95,6 +96,8 @@ class Saga(msgspec.Struct, array_like=True, gc=False):
     legs: list[tuple[str, str, int, str]] | None = None
     linked: Linked | None = None
     expiry_attempt: int = 1
+    reference: str | None = None
+    metadata: dict[str, str] = {}
 
 
 class Operation(msgspec.Struct, array_like=True, gc=False):

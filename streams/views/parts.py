@@ -42,8 +42,8 @@ def fold(parts: dict[str, Part], event: Event) -> None:
     """Take in one event of kind COMMITTED."""
     entries, home = event["entries"], at_home(event)
     sides = {
-        (leg, side): {**entries[2 * n + side], "leg": leg}
-        for n, leg in enumerate(event.get("leg_indexes", ()))
+        (leg, side): {**entries[2 * n + side], "leg": leg, "at_us": event["booked_at_us"]}
+        for n, leg in enumerate(event["leg_indexes"])
         for side in (0, 1)
     }
     known = parts.get(event["transfer_id"])

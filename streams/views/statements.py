@@ -126,7 +126,9 @@ from unnest($1::text[], $2::text[], $3::text[], $4::jsonb[], $5::jsonb[], $6::bi
 order by part.transfer_id
 on conflict (transfer_id) do update set
     entries = (
-        select jsonb_agg(side order by (side ->> 'leg')::int, (side ->> 'amount_minor')::bigint)
+        select coalesce(jsonb_agg(
+            side order by (side ->> 'leg')::int, (side ->> 'amount_minor')::bigint
+        ), '[]')
         from (
             select * from jsonb_array_elements(transfers.entries)
             union select * from jsonb_array_elements(excluded.entries)
