@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 ARGUMENTS: Final = 22
 RARE_ARGUMENTS: Final = 28
 """How many arguments it takes, without and with what few batches change."""
+RESTS_ON_NOTHING: Final = -1
+"""In the place of what is on its way to an account, where only its closing rests on that."""
 
 
 def arguments(before: Fence, after: Fence, decision: Decision) -> tuple[Any, ...]:
@@ -52,7 +54,7 @@ def rare_arguments(decision: Decision) -> tuple[Any, ...]:
         [_new_hold(hold) for hold in decision.holds],
         [_new_reversal(reversal) for reversal in decision.reversals],
         [_new_flags(flagged) for flagged in decision.flagged],
-        [f.elsewhere.incoming_minor if f.elsewhere else None for f in decision.flagged],
+        [f.elsewhere.incoming_minor if f.elsewhere else RESTS_ON_NOTHING for f in decision.flagged],
         [_new_link(link) for link in decision.links],
         [_new_room(room) for room in decision.rooms],
     )

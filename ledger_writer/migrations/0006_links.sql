@@ -57,7 +57,8 @@ create function ledger.incoming(p_account_id text) returns int8 stable language 
 $$;
 
 -- Commit one batch that changes holds, totals of reversals, flags or links. As the form without links,
--- and 'grown' also when more or less is on its way to an account to be closed than its closing rests on.
+-- and 'grown' also when more or less is on its way to an account to be closed than its closing rests on
+-- (below zero: flags that rest on nothing).
 create function ledger.commit_batch(
     p_partition int2, p_epoch int8, p_offset int8, p_first_position int8, p_accounts_version int8,
     p_next_offset int8, p_next_position int8, p_log_time_us int8, p_chain_hash bytea,
@@ -80,6 +81,7 @@ begin
         for done in 1 .. cardinality(new_flags) loop
             perform from ledger.accounts a
               where a.account_no = new_flags[done].account_no
+                and f_incoming_minor[done] >= 0
                 and f_incoming_minor[done] <> ledger.incoming(a.account_id);
             if found then
                 return 'grown';
