@@ -373,7 +373,7 @@ def _expect_tags(contents: Contents) -> None:
     for row in contents["payments"].values():
         found |= {("t", tag, row[18], row[0]) for tag in tags.of("payment", row[15], row[16])}
     for row in contents["transfers"].values():
-        own = tags.of("transfer", row[8], row[9])
+        own = tags.of("transfer", row[8], row[9]) if row[13] else set()
         found |= {("t", tag, row[11], row[0]) for tag in own}
     contents["search_tags"] |= {row: row for row in found}
 
@@ -402,7 +402,9 @@ def _is_home(event: dict[str, Any]) -> bool:
 def _expect_part(contents: Contents, event: dict[str, Any]) -> None:
     """Merge one home's legs; its own home says the rest."""
     key, home = event["transfer_id"], _is_home(event)
-    blank = (key, "t", "posted", *[None] * 5, None, {}, [], 0, 0, 0)
+    until_home = (event["booked_at_us"], event["effective_at_us"], 0)
+    told = (event["reference"], event["metadata"], [])
+    blank = (key, "t", "posted", *[None] * 5, *told, *until_home)
     row = contents["transfers"].get(key, blank)
     at_us = event["booked_at_us"]
     sides = [{**entry, "leg": event["leg_indexes"][i // 2], "at_us": at_us}
