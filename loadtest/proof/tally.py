@@ -35,6 +35,7 @@ _GROUP_OF: Final = {
     "balances_equal_entries": 1,
     "no_account_below_its_limit": 1,
     "entries_follow_commands": 1,
+    "homes_agree": 1,
     "requests_end_once": 2,
     "webhooks_judged_once": 2,
     "one_identity_one_outcome": 3,

@@ -1,19 +1,21 @@
 """What must hold, as SQL over what was read: for each check, what is compared and what differs.
 
-Pure data. `differing` selects the rows that break the rule, with what is needed to find them; no
-row is agreement. `compared` says how many things were looked at. `old` marks what lay before the
-cut, so that a payment under way on a running stack is not mistaken for a fault. Tables:
+Pure data. `differing` selects the rows that break the rule; `compared` says how many things were
+looked at. `old` marks what lay before the cut: what is under way is no fault. Tables:
 `requests, commands, ledger_events, payment_events, webhook_deliveries, webhook_events` (the log),
-`outcomes, entries, accounts, shares, balances, identities, holds, reversals, partitions` (the
-ledger), `dead` (what was dead-lettered), `bounds` (first offset and cut of every partition). Views
-over them: `decided` (rows, a repeat with what it repeats), `facts` (what few rows tell beside),
-`moves` (entries with the change of what is held), `story` (payment events with the status before).
+`outcomes, entries, accounts, shares, balances, identities, holds, reversals, links, rooms,
+partitions` (the ledger), `dead` (what was dead-lettered), `bounds` (first offset and cut of every
+partition). Views over them: `decided` (rows, a repeat with what it repeats), `facts` (what few rows
+tell beside), `moves` (entries with the change of what is held), `story` (payment events with the
+status before), and those of transfers that several homes agree on (`linked`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
+
+from loadtest.verify.linked import PRELUDE as LINKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Check:
     differing: str
 
 
-PRELUDE: Final = """
+_PRELUDE: Final = """
 create view requests as select * from log_payments_requests where not _undecoded;
 create view commands as select * from log_ledger_commands where not _undecoded;
 create view ledger_events as select * from log_ledger_events where not _undecoded;
@@ -37,7 +39,12 @@ create macro slot_in(id) as ('0x' || regexp_extract(id, '_[ce]?([0-9a-f]{3})_', 
 create view decided as
 select o.*, o.command_offset < b.cut as old, o.command_offset >= b.first as retained,
        coalesce((o.extra::json ->> '$.dry_run')::bool, false) as dry,
-       coalesce(t.type, o.type) as told_type, coalesce(t.reason, o.reason) as told_reason,
+       coalesce(t.type, o.type) as told_type,
+       coalesce(t.reason, o.reason,
+                coalesce(t.extra, o.extra)::json ->> '$.linked.reason') as told_reason,
+       coalesce(t.failed_leg, o.failed_leg,
+                (coalesce(t.extra, o.extra)::json ->> '$.linked.failed_leg')::int8)
+           as told_failed_leg,
        coalesce(t.extra, o.extra)::json as told_extra,
        coalesce(t.partition, o.partition) as told_partition,
        coalesce(t.position, o.position) as told_position
@@ -58,6 +65,9 @@ select partition, position, type, told_type, told_reason, saga_id, step, identit
        (told_extra ->> '$.reversal.partition')::int8 as original_partition,
        (told_extra ->> '$.reversal.position')::int8 as original_position,
        from_json(told_extra -> '$.reversal.legs', '[["BIGINT"]]') as legs,
+       coalesce(from_json(told_extra -> '$.linked.parts', '["VARCHAR"]'), []) as parts,
+       coalesce(list_transform(from_json(told_extra -> '$.linked.held', '["JSON"]'),
+                               lambda side: (side ->> '$[0]')::int4), []) as leg_indexes,
        told_extra ->> '$.account.account_id' as account_id,
        (told_extra ->> '$.account.debits_frozen')::bool as debits_frozen,
        (told_extra ->> '$.account.credits_frozen')::bool as credits_frozen,
@@ -99,3 +109,6 @@ select share, position, list({
        } order by ordinal) as entries
   from entries group by share, position;
 """
+
+PRELUDE: Final = _PRELUDE + LINKED
+"""What the checks' queries rest on."""

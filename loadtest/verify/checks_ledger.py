@@ -54,6 +54,19 @@ LEDGER: Final = (
                    leg[2] as amount_minor
               from (select *, unnest(legs) as leg from facts
                      where type = 'transfer.reversed' and not repeated and retained)),
+        linked_legs as (
+            select o.partition, o.position, o.type, o.saga_id, unnest(c.legs) as leg
+              from decided o
+              join commands c on c._partition = o.partition and c._offset = o.command_offset
+             where o.type in ('transfer.prepared', 'transfer.committed', 'transfer.aborted')
+               and not o.repeated and o.retained),
+        placed as (
+            select l.*, case l.type when 'transfer.prepared' then 1 else -1 end as sign
+              from linked_legs l
+              left join decided p on p.saga_id = l.saga_id and p.partition = l.partition
+                                 and p.type = 'transfer.prepared' and not p.repeated
+             where place_of(leg.source, leg.destination, l.saga_id) = l.partition
+               and (l.type <> 'transfer.aborted' or p.position < l.position)),
         captured as (
             select b.*, h.source, h.destination, h.currency
               from back b
@@ -80,14 +93,30 @@ LEDGER: Final = (
                    case e.ordinal % 2 when 0 then b.amount_minor else -b.amount_minor end, 0
               from back b
               join facts p on p.partition = b.original_partition
-                          and p.position = b.original_position and p.type <> 'hold.placed'
+                          and p.position = b.original_position
+                          and p.type not in ('hold.placed', 'transfer.prepared')
               join entries e on e.share = b.original_partition
                             and e.position = b.original_position
                             and e.ordinal // 2 = b.index
             union all
             select partition, position, source, currency, amount_minor, 0 from captured
             union all
-            select partition, position, destination, currency, -amount_minor, 0 from captured),
+            select partition, position, destination, currency, -amount_minor, 0 from captured
+            union all
+            select partition, position, leg.source, leg.currency,
+                   case type when 'transfer.committed' then -leg.amount_minor else 0 end,
+                   sign * leg.amount_minor
+              from placed
+            union all
+            select partition, position, leg.destination, leg.currency, leg.amount_minor, 0
+              from placed where type = 'transfer.committed'
+            union all
+            select b.partition, b.position, unnest([m.source, m.destination]), m.currency,
+                   unnest([b.amount_minor, -b.amount_minor]), 0
+              from back b
+              join linked p on p.partition = b.original_partition
+                           and p.position = b.original_position
+              join linked_moves m on m.saga_id = p.saga_id and m.leg = b.index),
         meant as (
             select partition, position, account_id, currency, sum(amount_minor) as amount_minor,
                    sum(held_minor) as held_minor
@@ -141,6 +170,8 @@ LEDGER: Final = (
                 is distinct from
                 (o.booked_at_us, o.chain_hash, o.repeated, o.told_type,
                  coalesce(f.ended_as, o.told_reason))
+             or (e.failed_leg, coalesce(e.parts, []), coalesce(e.leg_indexes, []))
+                is distinct from (o.told_failed_leg, f.parts, f.leg_indexes)
              or (e.hold_id, e.amount_minor, e.remaining_minor, e.original_id, e.dry_run)
                 is distinct from
                 (f.hold_id, f.amount_minor, f.remaining_minor, f.original_id, f.dry)
@@ -246,7 +277,7 @@ LEDGER: Final = (
          group by identity having count(*) > 1
         union all
         select identity, -2, count(distinct body_hash) from outcomes
-         where type in ('transfer.posted', 'hold.placed') and not repeated
+         where type in ('transfer.posted', 'transfer.prepared', 'hold.placed') and not repeated
            and step in ('post', 'place')
            and coalesce(extra::json ->> '$.dry_run', 'false') = 'false'
          group by identity having count(*) > 1""",

@@ -46,11 +46,15 @@ OPERATIONS: Final = (
                     when t.type = 'hold.posted' then 'posted' else t.ended_as end)
             or h.captured_minor + h.remaining_minor > h.amount_minor
         union all
-        select account_id, share, s.held_minor, 'holds more or less than its open holds'
+        select account_id, share, s.held_minor, 'holds more or less than its holds and links'
           from shares s
-          full join (select source as account_id, partition as share,
-                            sum(remaining_minor) as held_minor
-                       from holds group by all) o using (account_id, share)
+          full join (select account_id, share, sum(held_minor) as held_minor
+                       from (select source as account_id, partition as share,
+                                    remaining_minor as held_minor from holds
+                             union all
+                             select source, partition, amount_minor from links
+                              where kind = 'debit' and state = 'open')
+                      group by all) o using (account_id, share)
          where coalesce(s.held_minor, 0) <> coalesce(o.held_minor, 0)""",
     ),
     Check(
@@ -71,7 +75,11 @@ OPERATIONS: Final = (
             union all
             select f.partition, f.position, 0, h.captured_minor
               from facts f join holds h using (hold_id)
-             where f.type = 'hold.placed' and not f.repeated and not f.dry),
+             where f.type = 'hold.placed' and not f.repeated and not f.dry
+            union all
+            select l.partition, l.position, m.leg, m.amount_minor
+              from linked l join linked_moves m using (saga_id)
+             where l.step = 'post'),
         summed as (
             select original_partition, original_position, leg, count(distinct partition) as owners,
                    any_value(partition) as partition, sum(amount_minor) as reversed_minor,
@@ -146,9 +154,9 @@ OPERATIONS: Final = (
         "nothing_moves_against_a_flag",
         "no debit or credit of an account while it is frozen for it or closed",
         "select count(*) from moves",
-        # At home the journal's order tells. Elsewhere it does where a command was written to the
-        # log after the freeze had been published, and its event before the next change was asked
-        # for: that order holds between processes whose clocks agree to the millisecond.
+        # What homes agreed on is moved even if frozen. At home the journal's order tells, else
+        # where a command was written to the log after the freeze had been published, and its event
+        # before the next change was asked for: an order between processes whose clocks agree.
         """
         with flagged as (
             select f.account_id, f.partition, f.position, f.debits_frozen, f.credits_frozen,
@@ -164,6 +172,7 @@ OPERATIONS: Final = (
             window w as (partition by f.account_id order by f.position)),
         moving as (
             select m.account_id, m.share, m.position,
+                   o.type = 'transfer.committed' as agreed,
                    m.amount_minor < 0 or m.held_change > 0 as debit, m.amount_minor > 0 as credit,
                    c._timestamp_ms as asked_ms, e._timestamp_ms as told_ms
               from moves m
@@ -175,7 +184,8 @@ OPERATIONS: Final = (
                      on e.ledger_partition = m.share and e.position = m.position)
         select m.account_id, m.share, m.position, f.partition, f.position as flagged_at
           from moving m join flagged f using (account_id)
-         where (f.closed or f.debits_frozen and m.debit or f.credits_frozen and m.credit)
+         where (f.closed or not m.agreed and (
+                    f.debits_frozen and m.debit or f.credits_frozen and m.credit))
            and case when m.share = f.partition
                     then m.position > f.position
                      and m.position < coalesce(f.next_position, m.position + 1)
@@ -259,7 +269,9 @@ OPERATIONS: Final = (
                    any_value(e.type) as type, any_value(e.reason) as reason,
                    any_value(split_part(e.command_id, '/', 2)) as step,
                    any_value(e.amount_minor) as amount_minor,
-                   any_value(e.remaining_minor) as remaining_minor, bool_or(e.old) as old
+                   any_value(e.remaining_minor) as remaining_minor,
+                   any_value(e.failed_leg) as failed_leg, any_value(e.entries) as entries,
+                   any_value(e.leg_indexes) as leg_indexes, bool_or(e.old) as old
               from ledger_events e, partitions_of p
              where slot_in(e.saga_id) % p.n <> e.ledger_partition group by event_id),
         sent as (
@@ -267,15 +279,20 @@ OPERATIONS: Final = (
                    any_value(identity) as identity, any_value(answer) as type,
                    any_value(answer_reason) as reason, any_value(answer_step) as step,
                    any_value(amount_minor) as amount_minor,
-                   any_value(answer_remaining_minor) as remaining_minor, bool_or(old) as old
+                   any_value(answer_remaining_minor) as remaining_minor,
+                   any_value(answer_failed_leg) as failed_leg,
+                   any_value(answer_entries) as entries,
+                   any_value(answer_leg_indexes) as leg_indexes, bool_or(old) as old
               from requests where type = 'saga.answered' group by request_id)
         select event_id, f.saga_id, coalesce(s.n, 0) as sent
           from foreign_answers f full join sent s using (event_id)
          where s.n > 1 or s.n is null and f.old or f.event_id is null and s.old
             or s.n = 1 and f.event_id is not null
-               and (f.saga_id, f.identity, f.type, f.reason, f.step, f.amount_minor,
-                    f.remaining_minor)
-                   is distinct from (s.saga_id, s.identity, s.type, s.reason, s.step,
-                    s.amount_minor, s.remaining_minor)""",
+               and ((f.saga_id, f.identity, f.type, f.reason, f.step, f.amount_minor,
+                     f.remaining_minor)
+                    is distinct from (s.saga_id, s.identity, s.type, s.reason, s.step,
+                     s.amount_minor, s.remaining_minor)
+                 or s.entries is not null and (f.failed_leg, f.entries, f.leg_indexes)
+                    is distinct from (s.failed_leg, s.entries, s.leg_indexes))""",
     ),
 )

@@ -29,6 +29,8 @@ PAYMENTS: Final = (
                 ('accepted', 'payment.authorized', 'authorized'),
                 ('authorized', 'payment.captured', 'authorized'),
                 ('authorized', 'payment.settled', 'settled'),
+                ('authorized', 'payment.settled', 'partially_refunded'),
+                ('authorized', 'payment.settled', 'refunded'),
                 ('authorized', 'payment.voided', 'voided'),
                 ('authorized', 'payment.expired', 'expired'),
                 ('authorized', 'payment.refunded', 'authorized'),
@@ -89,7 +91,8 @@ PAYMENTS: Final = (
         summed as (
             select *,
                    sum(case when mark then 0 when told_type = 'hold.posted' then part_minor
-                            when told_type = 'transfer.posted' then amount_minor end) over w
+                            when told_type in ('transfer.posted', 'transfer.committed')
+                            then amount_minor end) over w
                        as captured,
                    sum(case when told_type = 'transfer.reversed' and not mark then part_minor end)
                        over w as refunded,
@@ -113,10 +116,16 @@ PAYMENTS: Final = (
                         ('transfer.rejected', 'hold.rejected', 'account.rejected')
                     when f.type = 'payment.settled' then
                         case f.told_type when 'transfer.posted' then f.status_before = 'accepted'
+                        when 'transfer.committed' then f.status_before = 'accepted'
                         when 'hold.posted' then f.remaining_minor = 0
                         when 'hold.voided' then f.captured > 0 end
                     when f.type = 'payment.rejected'
-                        then f.told_type in ('transfer.rejected', 'hold.rejected')
+                        then f.told_type in
+                            ('transfer.rejected', 'hold.rejected', 'transfer.aborted')
+                    when f.type = 'transfer.posted'
+                        then f.told_type in ('transfer.posted', 'transfer.committed')
+                    when f.type = 'transfer.rejected'
+                        then f.told_type in ('transfer.rejected', 'transfer.aborted')
                     when f.type = 'payment.authorized' then f.told_type = 'hold.placed'
                     when f.type = 'payment.captured'
                         then f.told_type = 'hold.posted' and f.remaining_minor > 0
@@ -126,7 +135,8 @@ PAYMENTS: Final = (
                         then f.told_type = 'hold.voided' and f.step = 'expire'
                     when f.type = 'payment.refunded' then f.told_type = 'transfer.reversed'
                     else f.told_type = f.type end, false)
-             or f.type = 'payment.settled' and f.told_type = 'transfer.posted'
+             or f.type = 'payment.settled'
+                and f.told_type in ('transfer.posted', 'transfer.committed')
                 and (e.amount_minor, e.currency) is distinct from (f.amount_minor, f.currency)
              or starts_with(f.type, 'payment.') and f.unknown = 0 and (
                     coalesce(f.captured_minor, 0) <> coalesce(f.captured, 0)
@@ -136,6 +146,7 @@ PAYMENTS: Final = (
                         when f.capture = 'manual' and f.status not in ('accepted', 'rejected')
                         then f.amount_minor else 0 end
                  or f.status in ('voided', 'expired') and f.captured > 0
+                 or f.status = 'settled' and f.refunded > 0
                  or f.status = 'refunded' and f.refunded <> f.captured
                  or f.status = 'partially_refunded' and f.refunded >= f.captured))
         union all
@@ -148,6 +159,9 @@ PAYMENTS: Final = (
           left join found f on f.resource_id = o.saga_id
                            and f.partition = o.partition and f.position = o.position
          where o.old and o.retained and not o.dry and not o.repeated and f.resource_id is null
+           and o.type <> 'transfer.prepared' and not starts_with(o.step, 'prepare-')
+           and (o.step in ('commit-0', 'abort-0')
+                or not starts_with(o.step, 'commit-') and not starts_with(o.step, 'abort-'))
            and (o.step in ('post', 'reject', 'place', 'open')
              or o.step = 'expire' and o.type = 'hold.voided'
              or o.step <> 'expire' and c.resource_id is not null)""",

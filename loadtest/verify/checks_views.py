@@ -106,30 +106,73 @@ VIEWS: Final = (
         "select count(*) from view_transfers",
         """
         with firsts as (
-            select o.partition, o.position, o.transfer_id, o.tenant, o.reason, o.failed_leg, o.old,
-                   o.type, f.original_id,
+            -- Of several homes, the transfer's own says how it ended.
+            select o.partition, o.position, o.transfer_id, o.tenant, o.told_reason as reason,
+                   o.told_failed_leg as failed_leg, o.old, f.original_id,
+                   case when o.type in ('transfer.rejected', 'transfer.aborted') then 'rejected'
+                   else 'posted' end as status,
                    case when o.type = 'transfer.reversed' then f.amount_minor end as reversed_minor
               from decided o join facts f using (partition, position)
-             where o.type in ('transfer.posted', 'transfer.reversed', 'transfer.rejected')
+             where (o.type in ('transfer.posted', 'transfer.reversed')
+                 or o.type = 'transfer.rejected' and not starts_with(o.step, 'prepare-')
+                                                 and not starts_with(o.step, 'commit-')
+                 or o.type in ('transfer.committed', 'transfer.aborted')
+                    and o.partition = home_of(o.transfer_id))
                and not o.repeated and not o.dry and starts_with(o.transfer_id, 'tr_')
             qualify row_number() over (partition by o.transfer_id order by o.position) = 1),
-        kept as (
-            select *, (slot_in(transfer_id) %
-                       (select count(*) from bounds where topic = 'ledger.events'))::int8 as home
-              from view_transfers)
+        kept as (select *, home_of(transfer_id)::int8 as home from view_transfers),
+        moved as (
+            select o.transfer_id, o.old, e.share, e.version, e.account_id, e.amount_minor,
+                   e.currency, e.posted_minor, e.held_minor, s.leg
+              from decided o
+              join entries e on e.share = o.partition and e.position = o.position
+              left join link_sides s on s.partition = o.partition and s.position = o.position
+                                    and s.ordinal // 2 = e.ordinal // 2
+             where o.type in ('transfer.posted', 'transfer.reversed', 'transfer.committed')
+               and not o.repeated and starts_with(o.transfer_id, 'tr_')),
+        shown as (
+            select transfer_id, side.*
+              from (select transfer_id, unnest(from_json(entries, '[{"leg": "BIGINT",
+                        "account_id": "VARCHAR", "share": "BIGINT", "version": "BIGINT",
+                        "amount_minor": "BIGINT", "currency": "VARCHAR",
+                        "posted_minor": "BIGINT", "held_minor": "BIGINT"}]')) as side
+                      from view_transfers)),
+        published as (
+            select transfer_id, side.account_id, side.share, side.version
+              from (select transfer_id, unnest(entries) as side from ledger_events
+                     where type in ('transfer.posted', 'transfer.reversed',
+                                    'transfer.committed')))
         select transfer_id, f.position, v.status, 'differs from the ledger' as difference
           from firsts f full join kept v using (transfer_id)
           left join partitions p on p.partition = v.home
          where v.transfer_id is null and f.old
-            or f.transfer_id is null and v.ledger_position < p.next_position
+            or f.transfer_id is null and v.ledger_position > 0
+               and v.ledger_position < p.next_position
+            or v.ledger_position = 0 and (f.old or v.status <> 'posted')
             or f.transfer_id is not null and v.transfer_id is not null
-               and (f.tenant, f.reason, f.failed_leg, f.original_id, f.reversed_minor, f.position,
-                    case f.type when 'transfer.rejected' then 'rejected' else 'posted' end)
+               and (f.tenant, f.reason, f.failed_leg, f.original_id, f.reversed_minor, f.status)
                    is distinct from (v.tenant, v.reason, v.failed_leg, v.original_id,
-                    v.reversed_minor, v.ledger_position, v.status)
+                    v.reversed_minor, v.status)
+            or v.ledger_position > 0 and f.position <> v.ledger_position
         union all
         select transfer_id, -1, any_value(status), 'more than once'
-          from view_transfers group by transfer_id having count(*) > 1""",
+          from view_transfers group by transfer_id having count(*) > 1
+        union all
+        select m.transfer_id, m.version, m.account_id, 'entry is not shown'
+          from moved m left join shown s using (transfer_id, account_id, share, version)
+         where s.transfer_id is null and m.old
+            or s.transfer_id is not null
+               and (m.amount_minor, m.currency, m.posted_minor, m.held_minor, m.leg)
+                   is distinct from
+                   (s.amount_minor, s.currency, s.posted_minor, s.held_minor, s.leg)
+        union all
+        select transfer_id, s.version, account_id, 'entry is not of the transfer'
+          from shown s
+          anti join moved using (transfer_id, account_id, share, version)
+          anti join published using (transfer_id, account_id, share, version)
+        union all
+        select transfer_id, version, account_id, 'entry is shown more than once'
+          from shown group by transfer_id, account_id, share, version having count(*) > 1""",
     ),
     Check(
         "views_count_webhooks",

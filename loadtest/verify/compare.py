@@ -11,6 +11,7 @@ from loadtest.verify import chain
 from loadtest.verify.checks import PRELUDE, Check
 from loadtest.verify.checks_lake import lake_check
 from loadtest.verify.checks_ledger import LEDGER
+from loadtest.verify.checks_linked import LINKED
 from loadtest.verify.checks_operations import OPERATIONS
 from loadtest.verify.checks_payments import PAYMENTS
 from loadtest.verify.checks_views import VIEWS
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CHECKS: Final = (
-    *LEDGER, *OPERATIONS, *PAYMENTS, *VIEWS, *(lake_check(topic) for topic in TOPICS),
+    *LEDGER, *LINKED, *OPERATIONS, *PAYMENTS, *VIEWS, *(lake_check(topic) for topic in TOPICS),
 )  # fmt: skip
 CHAIN: Final = "hash_chain"
 

@@ -34,6 +34,9 @@ _LEDGER: Final = {
     "holds": "hold_id:t partition:i source:t destination:t currency:t amount_minor:i "
     "remaining_minor:i captured_minor:i expires_at_us:i state:t",
     "reversals": "original_partition:i original_position:i leg:i partition:i reversed_minor:i",
+    "links": "link_id:t kind:t partition:i source:t destination:t currency:t amount_minor:i "
+    "state:t",
+    "rooms": "account_id:t promised_minor:i",
 }
 _VIEWS: Final = {
     "view_payments": "payment_id:t tenant:t idempotency_key:t status:t version:i reason:t "
@@ -43,7 +46,7 @@ _VIEWS: Final = {
     "view_accounts": "account_id:t tenant:t kind:t currency:t status:t debits_frozen:b "
     "credits_frozen:b changed_position:i",
     "view_transfers": "transfer_id:t tenant:t status:t original_id:t reversed_minor:i reason:t "
-    "failed_leg:i ledger_position:i",
+    "failed_leg:i ledger_position:i entries:t",
     "view_shares": "account_id:t share:i version:i posted_minor:i held_minor:i",
     "view_entries": "account_id:t share:i version:i amount_minor:i posted_minor:i held_minor:i "
     "currency:t ledger_position:i",
@@ -51,6 +54,7 @@ _VIEWS: Final = {
 }
 _FROM: Final = {
     "shares": "ledger.shares join ledger.accounts using (account_no)",
+    "rooms": "ledger.rooms join ledger.accounts using (account_no)",
     "view_payments": "payments",
     "view_timeline": "payment_timeline",
     "view_accounts": "accounts",

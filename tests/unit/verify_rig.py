@@ -27,6 +27,7 @@ def account(name: str, kind: ids.Kind = "customer") -> str:
 
 BANK = account("bank", "external")
 A, B, C, D, E = (account(name) for name in "abcde")
+FURTHER_STEPS = frozenset({"expire", "prepare", "commit", "abort"})
 OPERATIONS = frozenset(
     {"payment.capture", "payment.void", "payment.refund", "transfer.reverse", "account.freeze",
      "account.unfreeze", "account.close"}
@@ -48,7 +49,7 @@ class World:
         self.ms = 1_700_000_000_000
         self.seen: dict[str, Row] = {}
 
-    def open(self, account_id: str, currency: str = "EUR") -> None:
+    def open(self, account_id: str, currency: str = "EUR", cap: int | None = None) -> None:
         kind = ids.kind_of(account_id)
         request = self._request(
             "account.open", account_id, account_id, account_id, currency=currency
@@ -58,7 +59,7 @@ class World:
         lowest = 0 if kind == "customer" else None
         self.ledger["accounts"].append(
             {"account_id": account_id, "tenant": "demo", "currency": currency, "kind": kind,
-             "min_balance_minor": lowest, "max_balance_minor": None,
+             "min_balance_minor": lowest, "max_balance_minor": cap,
              "debits_frozen": False, "credits_frozen": False, "closed": False}
         )  # fmt: skip
         self.views["view_accounts"].append(
@@ -273,8 +274,13 @@ class World:
         self.views["view_transfers"].append(
             {"transfer_id": outcome["transfer_id"], "tenant": "demo", "status": "posted",
              "original_id": original, "reversed_minor": amount, "reason": None, "failed_leg": None,
-             "ledger_position": outcome["position"]}
+             "ledger_position": outcome["position"],
+             "entries": json.dumps(self.entries_of(outcome))}
         )  # fmt: skip
+
+    def entries_of(self, outcome: Row) -> list[Row]:
+        place = outcome["partition"], outcome["position"]
+        return [e for e in self.ledger["entries"] if (e["share"], e["position"]) == place]
 
     def deliver(self, event: str, *, times: int = 1) -> None:
         key = ids.webhook_key("demo", event)
@@ -394,7 +400,8 @@ class World:
         self._seal(outcome, entries, home)
         dry = bool((asks or {}).get("dry_run"))
         if reason != "idempotency_key_reused" and not dry:
-            under = f"/{step}/1" if step == "expire" else ""
+            under = f"/{step}/1" if step.partition("-")[0] in FURTHER_STEPS else ""
+            under = under if request["identity"] == request["resource_id"][-26:] else ""
             claimed = hashlib.sha256((request["identity"] + under).encode()).hexdigest()[:32]
             row = {"key": claimed, "partition": partition, "position": position}
             self.ledger["identities"].append(row)
@@ -408,6 +415,7 @@ class World:
         for part in (extra or {}).values() if not dry else ():
             event |= {name: value for name, value in part.items() if name in event
                       and name not in {"position", "legs"}}  # fmt: skip
+            event["leg_indexes"] = [side[0] for side in part.get("held", ())]
         self._log("ledger.events", partition, home, event)
         if ids.slot_of(request["resource_id"]) % PARTITIONS != partition:
             self._forward(event, step)
@@ -421,6 +429,8 @@ class World:
             "slot": ids.slot_of(saga_id), "home_account": saga_id, "answer": event["type"],
             "answer_reason": event["reason"], "answer_step": step,
             "answer_remaining_minor": event["remaining_minor"],
+            "answer_failed_leg": event["failed_leg"], "answer_entries": event["entries"],
+            "answer_leg_indexes": event["leg_indexes"],
         }  # fmt: skip
         self._log("payments.requests", answer["slot"] % PARTITIONS, saga_id, answer)
 
