@@ -32,6 +32,7 @@ VALID_S = 5
 NEEDED = (
     "holds_add_up", "reversals_within_the_original", "flags_follow_commands",
     "dry_runs_leave_nothing", "operations_end_once", "answers_forwarded_once",
+    "homes_agree", "links_follow_rows",
 )  # fmt: skip
 
 Body = dict[str, Any]
