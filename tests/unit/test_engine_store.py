@@ -179,3 +179,16 @@ def test_what_a_rebuild_left_unsorted_is_compacted_once_it_is_whole(tmp_path: Pa
 
 def files(folder: Path) -> int:
     return len(list((folder / "t" / "0").glob("*.sst")))
+
+
+def test_all_stores_of_a_process_share_one_block_cache(tmp_path: Path) -> None:
+    disk = Disk(tmp_path, StoreLimits(cache_bytes=4 * 1024 * 1024))
+    one, other = disk.open("t", 0), disk.open("t", 1)
+    one.write({b"\x00\x01\x01%04d" % at: b"%0900d" % at for at in range(2_000)}, MARK)
+    one.settle()
+    before = other._db.property_int_value("rocksdb.block-cache-usage")
+    assert len(list(one.items())) == 2_000
+    assert other._db.property_int_value("rocksdb.block-cache-usage") > before + 100_000
+    assert other._db.property_int_value("rocksdb.block-cache-capacity") == 4 * 1024 * 1024
+    one.close()
+    other.close()
