@@ -145,6 +145,25 @@ def test_workers_that_come_and_go_share_the_work_and_double_nothing(rig: RigMake
     assert drill.differences() == []
 
 
+def test_a_restart_within_the_session_time_out_moves_no_partition(rig: RigMaker) -> None:
+    drill = rig(settings={"session_timeout_ms": 20_000})
+    for worker in ("w0", "w1"):
+        drill.start(worker)
+        drill.wait_ready(worker)
+    assert wait_for(lambda: shared(drill), START_S), drill.workers["w0"].log_tail()
+    mine, before = owned(drill, "w0"), len(taken(drill, "w1"))
+    for kill in (False, True):
+        child = drill.workers["w0"]
+        child.kill() if kill else child.stop()
+        drill.start("w0")
+        drill.wait_ready("w0")
+        assert wait_for(lambda: owned(drill, "w0") == mine, START_S)
+        assert len(taken(drill, "w1")) == before
+    drill.produce(f"{drill.name}.a", rows(12, 200))
+    drained(drill, "w1")
+    assert drill.differences() == []
+
+
 @pytest.mark.timeout(300)
 def test_a_broker_killed_in_mid_load_comes_back_and_the_worker_goes_on_by_itself(
     rig: RigMaker, kafka: Kafka
@@ -198,9 +217,33 @@ def test_metrics_tell_rate_lag_stages_and_state_per_partition(rig: RigMaker) -> 
     assert shown[f"headrace_streams_lag_records{by_topic}"] == 0
     assert shown[f"headrace_streams_running{{{of}}}"] == 1
     assert shown[f"headrace_streams_batch_records_sum{{{of}}}"] >= 50
+    assert shown[f"headrace_streams_transaction_seconds_count{{{of}}}"] >= 1
+    assert shown[f"headrace_streams_lag_seconds{{{of}}}"] == 0
+    assert shown[f"headrace_streams_restore_ratio{{{of}}}"] == 1
+    assert shown[f"headrace_streams_restore_records{{{of}}}"] == 0
+    assert shown[f"headrace_streams_state_bytes{{{of}}}"] > 0
+    for reason in ("unavailable", "fenced", "refused"):
+        labels = f'partition="0",reason="{reason}",task="{drill.name}"'
+        assert shown[f"headrace_streams_aborts_total{{{labels}}}"] == 0
     for stage in ("handle", "send", "commit", "store"):
         labels = f'partition="0",stage="{stage}",task="{drill.name}"'
         assert shown[f"headrace_streams_stage_seconds_count{{{labels}}}"] >= 1
+
+
+def owned(each: Rig, worker: str) -> set[int]:
+    """The partitions that a worker handles now."""
+    shown = each.metrics(worker)
+    name = 'headrace_streams_running{{partition="{}",task="{}"}}'
+    return {at for at in range(PARTITIONS) if shown.get(name.format(at, each.name)) == 1}
+
+
+def shared(each: Rig) -> bool:
+    return [len(owned(each, worker)) for worker in ("w0", "w1")] == [PARTITIONS // 2] * 2
+
+
+def taken(each: Rig, worker: str) -> list[dict[str, object]]:
+    """Every take-over of a partition by a worker."""
+    return [line for line in each.log(worker) if line["event"] == "partition_running"]
 
 
 def ended(child: Child) -> bool:
