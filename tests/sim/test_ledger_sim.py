@@ -815,10 +815,10 @@ def closings_not_compared():
 @contextmanager
 def legs_not_undone():
     """A refused leg leaves the ones before it as they were made."""
-    undo = books._undo
-    books._undo = lambda standing, amount_minor, held_minor=0: None
+    undo = books.undo
+    books.undo = lambda standing, amount_minor, held_minor=0: None
     yield
-    books._undo = undo
+    books.undo = undo
 
 
 @contextmanager
