@@ -21,6 +21,7 @@ import orjson
 
 from ledger_writer.claims import Claims
 from ledger_writer.copied import COLUMNS, Name, Taker
+from ledger_writer.cuts import newest_cut
 from ledger_writer.limits import limit_findings
 from ledger_writer.lines import account_at, fence_at, hold_at, link_at
 from ledger_writer.progress import Progress
@@ -53,6 +54,7 @@ _ROWS: Final = (
     f"select {_COLUMNS} from ledger.journal"  # noqa: S608  our own names
     " where partition = $1 order by position"
 )
+_NO_CUT: Final = "lock table ledger.journal in access share mode"
 _COUNT: Final = "select count(*) from ledger.journal"
 _OVERPAID: Final = """
     select count(*) from ledger.reversals r
@@ -63,7 +65,8 @@ _OVERPAID: Final = """
       left join ledger.links l
         on j.type = 'transfer.prepared' and l.link_id = j.saga_id || '/' || r.leg
        and l.kind = 'debit' and l.state = 'committed'
-     where r.reversed_minor > coalesce(
+     where r.original_position >= ledger.kept_from(r.original_partition)
+       and r.reversed_minor > coalesce(
            h.captured_minor, l.amount_minor,
            case when j.type = 'transfer.posted' then j.entries[r.leg * 10 + 8] end, 0)"""
 
@@ -77,8 +80,7 @@ async def audit(
 ) -> dict[str, Any]:
     """Return what was checked and found; `ok` is true when nothing was."""
     began, cpu_began = time.perf_counter(), time.process_time()
-    verifier = Verifier()
-    reading = _Reading(verifier, partitions, progress or Progress(None))
+    reading = _Reading(partitions, progress or Progress(None))
     with translated("audit"):
         async with (
             _connected(reader_dsn) as connection,
@@ -86,9 +88,11 @@ async def audit(
             connection.transaction(isolation="repeatable_read", readonly=True),
             other.transaction(isolation="repeatable_read", readonly=True),
         ):
+            await connection.execute(_NO_CUT)
             snapshot = await connection.fetchval("select pg_export_snapshot()")
             await other.execute(f"set transaction snapshot '{snapshot}'")
             await reading.run(connection, other)
+    verifier = reading.verifier
     seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
     return {
         "ok": not reading.findings,
@@ -100,6 +104,7 @@ async def audit(
             str(chain.partition): {"position": chain.position, "chain_hash": chain.seal.hex()}
             for chain in verifier.chains.values()
         },
+        "detached": reading.detached,
         "seconds": round(seconds, 3),
         "rows_per_second": round(verifier.rows / seconds),
         "rows_per_cpu_second": round(verifier.rows / max(cpu_s, 1e-6)),
@@ -113,9 +118,10 @@ async def audit(
 class _Reading:
     """One audit under way."""
 
-    def __init__(self, verifier: Verifier, partitions: int, progress: Progress) -> None:
+    def __init__(self, partitions: int, progress: Progress) -> None:
         self.findings: list[Finding] = []
-        self._verifier = verifier
+        self.verifier = Verifier()
+        self.detached: dict[str, Any] | None = None
         self._partitions = partitions
         self._progress = progress
 
@@ -125,12 +131,17 @@ class _Reading:
         names = {
             str(line["account_no"]): Name(*line.values()) for line in await connection.fetch(_NAMES)
         }
-        taker = Taker(self._verifier, names)
+        cut = await newest_cut(connection)
+        if cut.anchors:
+            self.verifier = cut.verifier()
+            self.detached = {"before": cut.kept, "state_hash": cut.state_hash.hex()}
+        taker = Taker(self.verifier, names)
         try:
-            async with Claims.read(other) as claims:
+            async with Claims.read(other, cut.kept) as claims:
                 for fence in fences:
                     await self._rows(connection, taker, claims, fence.partition)
                 self._found(await claims.left())
+                self._found(cut.findings(claims.detached()))
             await self._tables(connection, fences)
         except _Enough:
             return
@@ -148,7 +159,7 @@ class _Reading:
                 keys = await claims.until(partition, int(lines[-1].split("\t", 1)[0]))
                 self._found(taker.take(partition, lines, keys))
                 self._found(claims.doubled())
-                self._progress.say(f"partition {partition}", self._verifier.rows)
+                self._progress.say(f"partition {partition}", self.verifier.rows)
 
         await connection.copy_from_query(_ROWS, partition, output=take, format="text")
 
@@ -168,7 +179,7 @@ class _Reading:
         }
         reversals = await connection.fetch(_REVERSALS)
         links = await connection.fetch(_LINKS)
-        verifier = self._verifier
+        verifier = self.verifier
         self._found(
             verifier.close(
                 fences,

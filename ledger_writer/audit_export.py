@@ -35,12 +35,15 @@ def manifest_path(path: Path) -> Path:
     return path.with_name(path.name + MANIFEST)
 
 
-def audit_export(path: Path, progress: Progress) -> dict[str, Any]:
-    """Return what was checked and found; `ok` is true when nothing was."""
-    manifest = _manifest(path)
+def audit_export(path: Path, progress: Progress, begun: Verifier | None = None) -> dict[str, Any]:
+    """Return what was checked and found; `ok` is true when nothing was.
+
+    `begun` is a verifier that has taken all that is before the file, and goes on from there.
+    """
+    manifest = manifest_of(path)
     began, cpu_began = time.perf_counter(), time.process_time()
-    verifier = Verifier()
-    for part in manifest["partitions"]:
+    verifier = begun or Verifier()
+    for part in manifest["partitions"] if begun is None else ():
         chain = Chain(part["partition"], part["from"] - 1, bytes.fromhex(part["chain_hash_before"]))
         chain.open_start = part["from"] > 1
         verifier.chains[part["partition"]] = chain
@@ -113,7 +116,8 @@ def _numbered(verifier: Verifier, partition: int, row: Row) -> Iterator[Finding]
             yield Finding(partition, row.position, told)
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def manifest_of(path: Path) -> dict[str, Any]:
+    """Return the manifest of an export; Rejected when there is none, or none we know."""
     try:
         manifest = orjson.loads(manifest_path(path).read_bytes())
         known = manifest["form"] == FORM and manifest["format"] in FORMATS

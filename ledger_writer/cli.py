@@ -20,6 +20,7 @@ import orjson
 
 from ledger_writer import audit, index, migrate
 from ledger_writer.audit_export import audit_export, manifest_path
+from ledger_writer.detach import detach
 from ledger_writer.export import FORMATS, Range, export_journal, export_statement
 from ledger_writer.progress import Progress
 from schemas.environment import SettingError, read
@@ -63,9 +64,24 @@ def _index(_: argparse.Namespace) -> int:
     return index.main()
 
 
+def _detach(arguments: argparse.Namespace) -> int:
+    dsn = read(os.environ, "HEADRACE_LEDGER_OWNER_DSN")["ledger_owner_dsn"]
+    told = asyncio.run(
+        detach(
+            dsn,
+            arguments.before,
+            None if arguments.export is None else Path(arguments.export),
+            drop=arguments.drop,
+            dry_run=arguments.dry_run,
+        )
+    )
+    print(orjson.dumps(told).decode())
+    return 0
+
+
 def _export_journal(arguments: argparse.Namespace) -> int:
     wanted = Range(arguments.partition, arguments.first, arguments.last)
-    if arguments.last is not None and arguments.last < arguments.first:
+    if arguments.last is not None and arguments.last < (arguments.first or 1):
         raise Rejected("to", f"{arguments.last} is before --from {arguments.first}")
     with _output(arguments.output) as out:
         progress = Progress("ledger export")
@@ -117,6 +133,11 @@ def _position(text: str) -> int:
     return number
 
 
+def _before(text: str) -> tuple[int | None, int | None]:
+    """Return a position or a time."""
+    return (_position(text), None) if text.isdecimal() else (None, _time_us(text))
+
+
 def _partition(text: str) -> int:
     if not text.isdecimal() or int(text) > 1023:
         raise argparse.ArgumentTypeError(f"{text!r} is not a partition: a number from 0 to 1023")
@@ -148,11 +169,23 @@ def _parser() -> argparse.ArgumentParser:
     migrates.set_defaults(run=_migrate)
     indexes = commands.add_parser("index", help="bring past balances and search up to date")
     indexes.set_defaults(run=_index)
+    detaches = commands.add_parser("detach", help="detach the journal's beginning, as its owner")
+    detaches.add_argument(
+        "--before", type=_before, required=True, metavar="POSITION|TIME", help="what is to go"
+    )
+    detaches.add_argument(
+        "--export", metavar="PATH", help="a file of `export journal` of the range"
+    )
+    detaches.add_argument(
+        "--drop", action="store_true", help="drop the tables, not keep them aside"
+    )
+    detaches.add_argument("--dry-run", action="store_true", help="check all, and change nothing")
+    detaches.set_defaults(run=_detach)
     exports = commands.add_parser("export", help="write rows or a statement as JSON lines or CSV")
     kinds = exports.add_subparsers(required=True, metavar="WHAT")
     journal = kinds.add_parser("journal", help="rows of the journal, as an audit needs them")
     journal.add_argument("--partition", type=_partition, help="only this one")
-    journal.add_argument("--from", dest="first", type=_position, default=1, metavar="POSITION")
+    journal.add_argument("--from", dest="first", type=_position, metavar="POSITION")
     journal.add_argument("--to", dest="last", type=_position, metavar="POSITION", help="included")
     journal.add_argument("--manifest", help="where it goes; beside --output when not given")
     journal.set_defaults(run=_export_journal)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-from ledger_writer.model import Entry, Row
+from ledger_writer.model import ARCHIVED, Entry, Row
 from schemas.ids import IDENTITY_LENGTH, home_account
 
 STRIDE: Final = 5
@@ -84,6 +84,14 @@ def restored(columns: Columns, accounts: Accounts, repeats: Row | None) -> Row:
         entries,
         columns["chain_hash"],
     )
+
+
+def archived(partition: int, position: int) -> Row:
+    """Return what is known of a row that was detached."""
+    return Row(
+        partition, position, -1, 0, 0, ARCHIVED, "", "", "", 0, "", b"", "", None, None, None, None,
+        None, (), b"",
+    )  # fmt: skip
 
 
 def account_numbers(columns: Columns) -> list[int]:

@@ -16,10 +16,12 @@ import orjson
 from ledger_writer import command as commands_
 from ledger_writer import holds, lifecycle, linked, reversal
 from ledger_writer.chain import seal
+from ledger_writer.identity import ARCHIVED as OUTCOME_ARCHIVED
 from ledger_writer.identity import claim_key, repeats
 from ledger_writer.linked_books import LinkedBooks
 from ledger_writer.model import (
     ACCOUNT_REJECTED,
+    ARCHIVED,
     HOLD_REJECTED,
     POSTED,
     TRANSFER_REJECTED,
@@ -166,6 +168,8 @@ class _Work:
 
 
 def _again(command: Command, first: Row) -> Outcome:
+    if first.type == ARCHIVED:
+        return _refused(command, OUTCOME_ARCHIVED)
     if not repeats(command, first):
         return _refused(command, "idempotency_key_reused")
     origin = first.repeats or first

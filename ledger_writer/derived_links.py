@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class DerivedLinks:
-    """All links that rows tell of."""
+    """All links that rows tell of: `known`."""
 
     def __init__(self) -> None:
-        self._links: dict[LinkKey, Link] = {}
+        self.known: dict[LinkKey, Link] = {}
 
     def take(self, row: Row, told: dict[str, Any]) -> Iterator[str]:
         """Add a row that prepares, commits or aborts; its entries were checked before."""
@@ -45,7 +45,7 @@ class DerivedLinks:
         """Return how much of an account's room is promised to what is not posted at its home."""
         return sum(
             link.amount_minor
-            for link in self._links.values()
+            for link in self.known.values()
             if (link.kind, link.destination) == (operations.CREDIT, account_id)
             and link.state != operations.ABORTED
             and not (link.state == operations.COMMITTED and self._posted_at_home(link))
@@ -62,8 +62,8 @@ class DerivedLinks:
         `posted` is what is posted by account number and share.
         """
         ends: defaultdict[str, set[str]] = defaultdict(set)
-        for key in links.keys() | self._links.keys():
-            stored, derived = links.get(key), self._links.get(key)
+        for key in links.keys() | self.known.keys():
+            stored, derived = links.get(key), self.known.get(key)
             where = stored or derived
             if stored != derived and where is not None:
                 yield where.partition, f"the link {key} is {stored}, its rows say {derived}"
@@ -84,7 +84,7 @@ class DerivedLinks:
                 yield account.home, f"{account.account_id} has or is promised more than its cap"
 
     def _posted_at_home(self, link: Link) -> bool:
-        debit = self._links.get((link.link_id, operations.DEBIT))
+        debit = self.known.get((link.link_id, operations.DEBIT))
         return debit is not None and debit.partition == link.partition
 
     def _take_prepared(self, row: Row, told: dict[str, Any]) -> Iterator[str]:
@@ -100,9 +100,9 @@ class DerivedLinks:
         ]
         for index, kind, source, destination, currency, amount_minor in asked:
             key = f"{row.saga_id}/{index}", kind
-            if key in self._links:
+            if key in self.known:
                 yield f"the link {key} is made twice"
-            self._links[key] = Link(
+            self.known[key] = Link(
                 *key,
                 row.partition,
                 source,
@@ -116,7 +116,7 @@ class DerivedLinks:
     def _take_end(self, row: Row, ended: list[list[int]], kind: str) -> Iterator[str]:
         for index, amount_minor in ended:
             key = f"{row.saga_id}/{index}", kind
-            link = self._links.get(key)
+            link = self.known.get(key)
             known = link is not None and (link.partition, link.state, link.amount_minor) == (
                 row.partition,
                 operations.OPEN,
@@ -125,4 +125,4 @@ class DerivedLinks:
             if link is None or not known:
                 yield f"the link {key} of {amount_minor} is not open here"
             else:
-                self._links[key] = replace(link, state=row.type.partition(".")[2])
+                self.known[key] = replace(link, state=row.type.partition(".")[2])

@@ -18,6 +18,7 @@ import asyncpg
 import orjson
 
 from ledger_writer.copied import COLUMNS, columns_of, row_of
+from ledger_writer.cuts import ANCHORS
 from ledger_writer.exported import CSV_HEADER, csv_line, json_line
 from ledger_writer.model import GENESIS
 from ledger_writer.progress import Progress
@@ -43,17 +44,24 @@ _ROWS: Final = (
 )
 _FENCES: Final = "select partition, next_position from ledger.partitions order by partition"
 _NAMES: Final = "select account_no, account_id, currency from ledger.accounts"
-_SEAL: Final = "select chain_hash from ledger.journal where partition = $1 and position = $2"
+_NO_CUT: Final = "lock table ledger.journal in access share mode"
+_SEAL: Final = """
+    select chain_hash from ledger.journal where partition = $1 and position = $2
+    union all
+    select chain_hash from ledger.detached where partition = $1 and first_position = $2 + 1"""
 _STATEMENT: Final = "select * from ledger.statement($1, $2, $3)"
 _ACCOUNT: Final = "select from ledger.accounts where account_id = $1"
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Which rows: of one partition or all, from one position to another, both included."""
+    """Which rows: of one partition or all, from one position to another, both included.
+
+    From the first that the journal still has when no position is given.
+    """
 
     partition: int | None = None
-    first: int = 1
+    first: int | None = None
     last: int | None = None
 
 
@@ -76,17 +84,13 @@ async def export_journal(
             line["account_no"]: (line["account_id"], line["currency"])
             for line in await connection.fetch(_NAMES)
         }
+        cuts = {cut["partition"]: cut for cut in await connection.fetch(ANCHORS)}
         for line in fences:
-            end = line["next_position"] - 1
-            last = end if wanted.last is None else min(wanted.last, end)
-            if last >= wanted.first:
-                ranges.append(
-                    await _rows(
-                        connection, names, (line["partition"], wanted.first, last), line_of, writing
-                    )
-                )
+            place = _place(line, wanted, cuts.get(line["partition"]))
+            if place[2] >= place[1]:
+                ranges.append(await _rows(connection, names, place, line_of, writing))
     if not ranges:
-        raise Rejected("from", f"--from {wanted.first} is beyond the last position")
+        raise Rejected("from", "it is beyond the last position")
     return {
         "form": FORM,
         "format": form,
@@ -142,6 +146,19 @@ class _Writing:
         self._progress.say(f"partition {partition}", self.lines)
 
 
+def _place(
+    fence: asyncpg.Record, wanted: Range, cut: asyncpg.Record | None
+) -> tuple[int, int, int]:
+    """Return the partition, and the first and last position of it that are wanted and there."""
+    kept = 1 if cut is None else cut["first_position"]
+    if wanted.first is not None and wanted.first < kept:
+        told = f"partition {fence['partition']} was detached before position {kept}"
+        raise Rejected("from", f"{told}: what is older is in the export that was made then")
+    end = fence["next_position"] - 1
+    last = end if wanted.last is None else min(wanted.last, end)
+    return fence["partition"], wanted.first or kept, last
+
+
 async def _rows(
     connection: asyncpg.Connection,
     names: dict[int, tuple[str, str]],
@@ -151,9 +168,7 @@ async def _rows(
 ) -> dict[str, Any]:
     """Write one partition's rows; return what the manifest says of them."""
     partition, first, last = place
-    before = GENESIS
-    if first > 1:
-        before = await connection.fetchval(_SEAL, partition, first - 1)
+    before = await connection.fetchval(_SEAL, partition, first - 1) or GENESIS
     rest, seal = "", before
 
     async def take(data: bytes) -> None:
@@ -183,6 +198,7 @@ async def _reading(dsn: str) -> AsyncIterator[asyncpg.Connection]:
         )
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
+                await connection.execute(_NO_CUT)
                 yield connection
         except BaseException:
             connection.terminate()

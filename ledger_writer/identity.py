@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 KEY_BYTES: Final = 16
 REUSED: Final = "idempotency_key_reused"
+ARCHIVED: Final = "outcome_archived"
+"""The identity's first outcome was detached: a repeat can't be told from a conflict any more."""
+
 OPENING_STEPS: Final = frozenset(STEPS.values())
 """Steps of the commands that begin a saga."""
 
@@ -34,7 +37,7 @@ def claim_key(command: Command) -> bytes:
 
 def claimed_by(row: Row) -> bytes | None:
     """Return the key that this row must have claimed; None where it claims nothing."""
-    if row.repeats is not None or row.reason == REUSED or is_dry(row):
+    if row.repeats is not None or row.reason in (REUSED, ARCHIVED) or is_dry(row):
         return None
     claimed = row.identity
     if row.step not in OPENING_STEPS and claimed == row.saga_id[-IDENTITY_LENGTH:]:

@@ -49,6 +49,8 @@ FROZEN: Final = "account.frozen"
 UNFROZEN: Final = "account.unfrozen"
 CLOSED: Final = "account.closed"
 ACCOUNT_REJECTED: Final = "account.rejected"
+ARCHIVED: Final = "archived"
+"""Of a row that was detached: all that is known of it is its place. Never written."""
 
 
 class Account(msgspec.Struct, frozen=True, gc=False):

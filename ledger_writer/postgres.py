@@ -16,13 +16,13 @@ import asyncpg
 
 from ledger_writer import packing
 from ledger_writer.batch import ARGUMENTS, RARE_ARGUMENTS, arguments, rare_arguments
-from ledger_writer.columns import account_numbers, restored
+from ledger_writer.columns import account_numbers, archived, restored
 from ledger_writer.lines import fence_at, hold_at, link_at, standing_at
 from ledger_writer.model import GENESIS, Fence, Row, Standing
 from ledger_writer.operations import Elsewhere, Hold, LegPlace, Link, LinkKey
 from ledger_writer.port import Verdict
 from ledger_writer.refusal import Refused, translated
-from schemas.errors import Corrupt, Fenced
+from schemas.errors import Corrupt, Fenced, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -70,7 +70,9 @@ _ELSEWHERE: Final = """
       left join ledger.shares o on o.account_no = a.account_no and o.share <> $1
      where a.account_id = any($2) group by a.account_no"""
 _LINKS: Final = "select *, true as stored from ledger.links where link_id = any($1)"
-_PLACES: Final = "select key, partition, position from ledger.identities where key = any($1)"
+_PLACES: Final = """
+    select key, partition, position, position < ledger.kept_from(partition) as archived
+      from ledger.identities where key = any($1)"""
 _ROWS: Final = """
     select j.* from unnest($1::int2[], $2::int8[]) place(partition, position)
       join ledger.journal j using (partition, position) order by partition, position"""
@@ -182,7 +184,15 @@ class PostgresJournal:
     async def first_rows(self, keys: Sequence[bytes]) -> dict[bytes, Row]:
         """Return the rows that claimed those of these keys that are claimed."""
         places = await self._fetch("identities", _PLACES, list(keys))
-        rows = await self._rows_at([(p["partition"], p["position"]) for p in places])
+        rows = {
+            (p["partition"], p["position"]): archived(p["partition"], p["position"])
+            for p in places
+            if p["archived"]
+        }
+        wanted = [(p["partition"], p["position"]) for p in places if not p["archived"]]
+        rows |= await self._rows_at(wanted)
+        if any(place not in rows for place in wanted):
+            raise Unavailable("ledger database, identities: their rows were detached meanwhile")
         return {p["key"].bytes: rows[p["partition"], p["position"]] for p in places}
 
     async def rows(self, partition: int, first: int, count: int) -> list[Row]:
@@ -222,7 +232,11 @@ class PostgresJournal:
         }
         for line in lines:
             if line["repeats_position"] is not None:
-                origin = rows.get((line["repeats_partition"], line["repeats_position"]))
+                first_at = line["repeats_partition"], line["repeats_position"]
+                origin = rows.get(first_at)
+                if origin is None:
+                    where = f"position {line['position']} of {line['partition']}"
+                    raise Corrupt(f"{where} repeats {first_at}, which is not there any more")
                 rows[line["partition"], line["position"]] = restored(line, names, origin)
         return {place: rows[place] for place in known}
 

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 from ledger_writer.accounts import home_of
 from ledger_writer.linked import link_id
 from ledger_writer.linked_books import LinkedBooks
-from ledger_writer.model import HOLD_PLACED, POSTED, PREPARED, REVERSED, TRANSFER_REJECTED, Leg
+from ledger_writer.model import (
+    ARCHIVED,
+    HOLD_PLACED,
+    POSTED,
+    PREPARED,
+    REVERSED,
+    TRANSFER_REJECTED,
+    Leg,
+)
 from ledger_writer.operations import COMMITTED, DEBIT
 from ledger_writer.outcome import Outcome, Refusal
 from schemas.ids import is_guarded
@@ -29,6 +37,8 @@ def reverse(books: LinkedBooks, command: Command) -> Outcome:
     ask = command.reversal
     assert ask is not None
     original = books.original(ask.original_id)
+    if original is not None and original.type == ARCHIVED:
+        return _refused("original_archived")
     if original is None or (original.tenant, original.transfer_id) != (
         command.tenant,
         ask.original_id,

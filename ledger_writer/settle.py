@@ -80,6 +80,8 @@ class Settler:
                 self._expect_taken = True
             elif verdict is Verdict.STALE:
                 fence = await self._flags_changed(fence)
+                if claims:  # the first outcomes may have been detached meanwhile
+                    claims = await self._claims(intake.commands)
         raise Unavailable(f"partition {self._partition}: {ROUNDS_MAX} rounds settled no batch")
 
     async def _decided(
