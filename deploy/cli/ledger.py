@@ -28,7 +28,7 @@ _DSNS: Final = {
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add it to the parser; options are passed on, `--help` too."""
     options: dict[str, Any] = {"add_help": False, "allow_abbrev": False}
-    text = "audit, export, index or migrate the ledger: headrace ledger audit"
+    text = "audit, export, detach, index or migrate the ledger: headrace ledger audit"
     ledger = commands.add_parser("ledger", help=text, **options)
     ledger.set_defaults(command=_ledger, passes_on=True, own_variables=tuple(_DSNS))
 
