@@ -30,6 +30,9 @@ bench-ledger: $(READY) ## measure the ledger writer (N, BATCH, SECONDS, RATE, AG
 bench-streams: $(READY) ## measure the stream engine
 	@$(HEADRACE) bench streams
 
+bench-state: $(READY) ## measure what remembered keys cost, and bringing a moved partition back
+	@$(HEADRACE) bench state
+
 bench-gateway: $(READY) ## measure the gateway
 	@$(HEADRACE) bench gateway
 
@@ -56,5 +59,5 @@ lock: $(READY) ## resolve the dependencies of pyproject.toml into requirements.l
 $(READY): requirements.lock deploy/bootstrap.lock deploy/setup.sh pyproject.toml schemas/fast.pyx
 	@deploy/setup.sh
 
-.PHONY: help demo test up down status verify bench-ledger bench-streams bench-gateway bench-lake \
+.PHONY: help demo test up down status verify bench-ledger bench-streams bench-state bench-gateway bench-lake \
 	bench-e2e locust drills lint lock
