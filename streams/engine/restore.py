@@ -23,6 +23,7 @@ from streams.engine.settings import EngineSettings
 from streams.engine.store import Mark, Store, usable
 
 POLL_MS: Final = 250
+CLOSE_WITHIN_S: Final = 1.0
 FETCH_BYTES: Final = 2 * 1024 * 1024
 """Thousands of records; with more than this the client copies more and is slower."""
 
@@ -76,7 +77,9 @@ async def restore(
     except (errors.KafkaError, OSError) as error:
         raise_translated(error)
     finally:
-        await ended(consumer.stop(), 1.0)
+        if not await ended(consumer.stop(), CLOSE_WITHIN_S):
+            # It waits for a broker that does not answer: hang up without it.
+            await ended(consumer._client.close(), CLOSE_WITHIN_S)  # noqa: SLF001
     return Restored(records, rebuilt, time.perf_counter() - began)
 
 
