@@ -19,6 +19,7 @@ from typing import Final
 import asyncpg
 
 from ledger_writer.fitness import check_server
+from ledger_writer.refusal import AWAY
 from schemas.environment import SettingError, read
 from schemas.errors import Corrupt, Unavailable
 
@@ -118,10 +119,10 @@ async def check(writer_dsn: str, partitions: int | None = None) -> None:
         raise Corrupt(
             f"the writer's role lacks rights: {error}: connect as ledger_writer"
         ) from error
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except AWAY as error:
         raise Unavailable(f"the ledger database does not answer: {error!r}") from error
     finally:
-        with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with suppress(*AWAY):
             await connection.close(timeout=CLOSE_TIMEOUT_S)
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 _TAKEN: Final = "HR001"
 _ACCOUNT_ID_TAKEN: Final = "accounts_account_id_key"
 
+LOST: Final = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""How the driver tells that a connection is gone; the last, when it hears of that as it sends."""
+AWAY: Final = (*LOST, asyncpg.PostgresError)
+
 # Connection, resources, intervention and rollback: SQLSTATE classes after which a retry can work.
 _PASSING_CLASSES: Final = ("08", "40", "53", "55", "57", "58")
 
@@ -38,7 +42,7 @@ def translated(what: str) -> Iterator[None]:
     """Turn the driver's errors into ours, by who must act."""
     try:
         yield
-    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+    except LOST as error:
         raise Unavailable(f"ledger database, {what}: {error!r}") from error
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name == _ACCOUNT_ID_TAKEN:

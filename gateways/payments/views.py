@@ -37,6 +37,7 @@ _FAILURES: Final = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.UndefinedTableError,  # not migrated yet
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the connection was lost as a statement was sent
     OSError,
     TimeoutError,
 )

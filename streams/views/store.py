@@ -28,7 +28,13 @@ IDLE_S: Final = 2.0
 """An owner that is paused in mid-transaction holds its partitions' rows: Postgres ends it after
 this time, before the claim of the next owner gives up waiting for them."""
 
-_AWAY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+_AWAY: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the connection was lost as a statement was sent
+    OSError,
+    TimeoutError,
+)
 
 # A value that Postgres can't hold (a NUL in a text, a number beyond its column) comes from a
 # record, and comes again however often it is tried.
