@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
-from contextlib import asynccontextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,41 +18,33 @@ import asyncpg
 import orjson
 
 from ledger_writer.claims import Claims
+from ledger_writer.connection import LONG_S, connected
 from ledger_writer.copied import COLUMNS, Name, Taker
-from ledger_writer.cuts import newest_cut
+from ledger_writer.cuts import NO_CUT, newest_cut
+from ledger_writer.findings import Watch
 from ledger_writer.limits import limit_findings
-from ledger_writer.lines import account_at, fence_at, hold_at, link_at
+from ledger_writer.lines import FENCES, NAMES, account_at, fence_at, hold_at, link_at
 from ledger_writer.progress import Progress
-from ledger_writer.refusal import translated
 from ledger_writer.verify import FINDINGS_MAX, Balance, Finding, Verifier
 from schemas.environment import SettingError, read
 from schemas.errors import HeadraceError, Rejected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import Iterable
 
     from ledger_writer.model import Fence
 
-TIMEOUT_S: Final = 86_400.0
-"""Bound of one statement: an audit of a large journal is one long read."""
-CONNECT_TIMEOUT_S: Final = 10.0
-CLOSE_TIMEOUT_S: Final = 5.0
-
-_SESSION: Final = {"bytea_output": "hex", "application_name": "headrace ledger audit"}
 _ACCOUNTS: Final = "select * from ledger.accounts"
-_NAMES: Final = "select account_no, account_id, currency from ledger.accounts"
 _HOLDS: Final = "select *, remaining_minor as stored_minor from ledger.holds"
 _REVERSALS: Final = "select * from ledger.reversals"
 _LINKS: Final = "select *, true as stored from ledger.links"
 _PLACE: Final = ("original_partition", "original_position", "leg")
 _SHARES: Final = "select * from ledger.shares"
-_FENCES: Final = "select * from ledger.partitions order by partition"
 _COLUMNS: Final = ", ".join(COLUMNS)
 _ROWS: Final = (
     f"select {_COLUMNS} from ledger.journal"  # noqa: S608  our own names
     " where partition = $1 order by position"
 )
-_NO_CUT: Final = "lock table ledger.journal in access share mode"
 _COUNT: Final = "select count(*) from ledger.journal"
 _OVERPAID: Final = """
     select count(*) from ledger.reversals r
@@ -79,39 +69,26 @@ async def audit(
     reader_dsn: str, partitions: int, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Return what was checked and found; `ok` is true when nothing was."""
-    began, cpu_began = time.perf_counter(), time.process_time()
+    watch = Watch()
     reading = _Reading(partitions, progress or Progress(None))
-    with translated("audit"):
-        async with (
-            _connected(reader_dsn) as connection,
-            _connected(reader_dsn) as other,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-            other.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            await connection.execute(_NO_CUT)
-            snapshot = await connection.fetchval("select pg_export_snapshot()")
-            await other.execute(f"set transaction snapshot '{snapshot}'")
-            await reading.run(connection, other)
+    async with (
+        connected(reader_dsn, "audit", LONG_S, bytea_output="hex") as connection,
+        connected(reader_dsn, "audit", LONG_S) as other,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+        other.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        await connection.execute(NO_CUT)
+        snapshot = await connection.fetchval("select pg_export_snapshot()")
+        await other.execute(f"set transaction snapshot '{snapshot}'")
+        await reading.run(connection, other)
     verifier = reading.verifier
-    seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
-    return {
-        "ok": not reading.findings,
-        "rows": verifier.rows,
-        "entries": verifier.entries,
+    return watch.told(verifier, reading.findings) | {
         "accounts": len(verifier.accounts),
-        "debited_minor": dict(verifier.debited_minor),
         "heads": {
             str(chain.partition): {"position": chain.position, "chain_hash": chain.seal.hex()}
             for chain in verifier.chains.values()
         },
         "detached": reading.detached,
-        "seconds": round(seconds, 3),
-        "rows_per_second": round(verifier.rows / seconds),
-        "rows_per_cpu_second": round(verifier.rows / max(cpu_s, 1e-6)),
-        "findings": [
-            {"partition": f.partition, "position": f.position, "problem": f.problem}
-            for f in reading.findings
-        ],
     }
 
 
@@ -127,9 +104,9 @@ class _Reading:
 
     async def run(self, connection: asyncpg.Connection, other: asyncpg.Connection) -> None:
         """Check all there is, until there are findings enough."""
-        fences = [fence_at(line) for line in await connection.fetch(_FENCES)]
+        fences = [fence_at(line) for line in await connection.fetch(FENCES)]
         names = {
-            str(line["account_no"]): Name(*line.values()) for line in await connection.fetch(_NAMES)
+            str(line["account_no"]): Name(*line.values()) for line in await connection.fetch(NAMES)
         }
         cut = await newest_cut(connection)
         if cut.anchors:
@@ -211,20 +188,6 @@ class _Reading:
         self.findings += islice(found, FINDINGS_MAX - len(self.findings))
         if len(self.findings) >= FINDINGS_MAX:
             raise _Enough
-
-
-@asynccontextmanager
-async def _connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(
-        dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=TIMEOUT_S, server_settings=_SESSION
-    )
-    try:
-        yield connection
-    except BaseException:
-        connection.terminate()
-        raise
-    finally:
-        await connection.close(timeout=CLOSE_TIMEOUT_S)
 
 
 def main() -> int:

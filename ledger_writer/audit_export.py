@@ -7,7 +7,6 @@ it stood when it first moves. Any byte of the file that was changed is found, an
 
 from __future__ import annotations
 
-import time
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -17,6 +16,7 @@ import orjson
 
 from ledger_writer.export import FORM, FORMATS
 from ledger_writer.exported import CSV_HEADER, read_csv, read_json
+from ledger_writer.findings import Watch
 from ledger_writer.verify import FINDINGS_MAX, Chain, Finding, Verifier
 from schemas.errors import Rejected
 
@@ -41,28 +41,14 @@ def audit_export(path: Path, progress: Progress, begun: Verifier | None = None) 
     `begun` is a verifier that has taken all that is before the file, and goes on from there.
     """
     manifest = manifest_of(path)
-    began, cpu_began = time.perf_counter(), time.process_time()
+    watch = Watch()
     verifier = begun or Verifier()
     for part in manifest["partitions"] if begun is None else ():
         chain = Chain(part["partition"], part["from"] - 1, bytes.fromhex(part["chain_hash_before"]))
         chain.open_start = part["from"] > 1
         verifier.chains[part["partition"]] = chain
     findings = list(islice(_findings(path, manifest, verifier, progress), FINDINGS_MAX))
-    seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
-    return {
-        "ok": not findings,
-        "rows": verifier.rows,
-        "entries": verifier.entries,
-        "partitions": manifest["partitions"],
-        "debited_minor": dict(verifier.debited_minor),
-        "seconds": round(seconds, 3),
-        "rows_per_second": round(verifier.rows / max(seconds, 1e-6)),
-        "rows_per_cpu_second": round(verifier.rows / max(cpu_s, 1e-6)),
-        "findings": [
-            {"partition": f.partition, "position": f.position, "problem": f.problem}
-            for f in findings
-        ],
-    }
+    return watch.told(verifier, findings) | {"partitions": manifest["partitions"]}
 
 
 def _findings(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-from ledger_writer.model import ARCHIVED, Entry, Row
+from ledger_writer.model import Entry, Row
 from schemas.ids import IDENTITY_LENGTH, home_account
 
 STRIDE: Final = 5
@@ -86,10 +86,10 @@ def restored(columns: Columns, accounts: Accounts, repeats: Row | None) -> Row:
     )
 
 
-def archived(partition: int, position: int) -> Row:
-    """Return what is known of a row that was detached."""
+def only_place(partition: int, position: int, kind: str = "") -> Row:
+    """Return a row of which no more is known: one that another repeats, or that was detached."""
     return Row(
-        partition, position, -1, 0, 0, ARCHIVED, "", "", "", 0, "", b"", "", None, None, None, None,
+        partition, position, -1, 0, 0, kind, "", "", "", 0, "", b"", "", None, None, None, None,
         None, (), b"",
     )  # fmt: skip
 

@@ -13,9 +13,8 @@ from operator import itemgetter
 from typing import Any, Final
 
 import orjson
-from msgspec.structs import replace
 
-from ledger_writer.columns import restored, stored
+from ledger_writer.columns import only_place, restored, stored
 from ledger_writer.identity import claimed_by, key_of
 from ledger_writer.model import POSTED, Row
 from ledger_writer.verify import Chain, Finding, Verifier
@@ -180,8 +179,7 @@ def row_of(columns: dict[str, Any], numbers: dict[int, tuple[str, str]]) -> Row:
     """Return the row; of a row that it repeats it knows only the place."""
     first = None
     if columns["repeats_position"] is not None:
-        place = columns["repeats_partition"], columns["repeats_position"]
-        first = replace(_NOWHERE, partition=place[0], position=place[1])
+        first = only_place(columns["repeats_partition"], columns["repeats_position"])
     return restored(columns, numbers, first)
 
 
@@ -215,8 +213,3 @@ def _unescaped(text: str) -> str:
         else:
             made.append("\\" + next(pieces, ""))
     return "".join(made)
-
-
-_NOWHERE: Final = Row(
-    0, 0, 0, 0, 0, "", "", "", "", 0, "", b"", "", None, None, None, None, None, (), b""
-)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 ANCHORS: Final = """
     select distinct on (partition) * from ledger.detached
      order by partition, first_position desc"""
+NO_CUT: Final = "lock table ledger.journal in access share mode"
+"""Has a cut wait until a transaction that reads the journal has ended."""
 STATE: Final = "select kind, key, value from ledger.detached_state order by kind, key"
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ledger_writer.cuts import newest_cut
+from ledger_writer.lines import FENCES
 from ledger_writer.operations import OPEN
 from schemas.errors import Rejected
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from ledger_writer.cuts import Cut
     from ledger_writer.verify import Verifier
 
-_FENCES: Final = "select * from ledger.partitions order by partition"
 _TABLES: Final = """
     select c.relname as name, pg_get_expr(c.relpartbound, c.oid) as bounds
       from pg_inherits i join pg_class c on c.oid = i.inhrelid
@@ -54,7 +54,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 async def plan_of(connection: asyncpg.Connection, before: tuple[int | None, int | None]) -> Plan:
-    fences = await connection.fetch(_FENCES)
+    fences = await connection.fetch(FENCES)
     if not fences:
         raise Rejected("before", "the ledger is empty")
     tables = []

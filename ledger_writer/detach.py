@@ -8,30 +8,27 @@ claimed stays claimed. It must never detach a row that somebody may still need.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-import asyncpg
 import msgspec
 
 from ledger_writer.audit_export import audit_export, manifest_of
 from ledger_writer.claims import Claims
+from ledger_writer.connection import connected
 from ledger_writer.cut import Anchor, state_hash, state_of
 from ledger_writer.cutting import Plan, check_closed, check_unneeded, plan_of
 from ledger_writer.progress import Progress
-from ledger_writer.refusal import translated
 from schemas.errors import Corrupt, Rejected, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
+
+    import asyncpg
 
     from ledger_writer.verify import Verifier
 
-CONNECT_TIMEOUT_S: Final = 10.0
-TIMEOUT_S: Final = 3_600.0
-CLOSE_TIMEOUT_S: Final = 5.0
-_SESSION: Final = {"lock_timeout": "3s", "application_name": "headrace ledger detach"}
+WITHIN_S: Final = 3_600.0
+LOCKED_WITHIN: Final = "3s"
 
 _LOOSE: Final = """
     select c.relname as name from pg_class c
@@ -64,7 +61,7 @@ async def detach(
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Detach what is before a position, or was booked before a time (us); return what was done."""
-    async with _connected(owner_dsn) as connection:
+    async with connected(owner_dsn, "detach", WITHIN_S, lock_timeout=LOCKED_WITHIN) as connection:
         plan = await plan_of(connection, before)
         told: dict[str, Any] = {"before": plan.before, "tables": [name for *_, name in plan.tables]}
         loose = [line["name"] for line in await connection.fetch(_LOOSE)] if drop else []
@@ -185,15 +182,3 @@ async def _set_aside(connection: asyncpg.Connection, name: str) -> None:
 async def _drop(connection: asyncpg.Connection, names: list[str]) -> None:
     for name in names:
         await connection.execute(f"drop table ledger.{name}")
-
-
-@asynccontextmanager
-async def _connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    with translated("detach"):
-        connection = await asyncpg.connect(
-            dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=TIMEOUT_S, server_settings=_SESSION
-        )
-        try:
-            yield connection
-        finally:
-            await connection.close(timeout=CLOSE_TIMEOUT_S)

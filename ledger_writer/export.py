@@ -14,37 +14,32 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
-import asyncpg
 import orjson
 
+from ledger_writer.connection import LONG_S, connected
 from ledger_writer.copied import COLUMNS, columns_of, row_of
-from ledger_writer.cuts import ANCHORS
+from ledger_writer.cuts import ANCHORS, NO_CUT
 from ledger_writer.exported import CSV_HEADER, csv_line, json_line
+from ledger_writer.lines import FENCES, NAMES
 from ledger_writer.model import GENESIS
 from ledger_writer.progress import Progress
-from ledger_writer.refusal import translated
 from schemas.errors import Rejected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from typing import TextIO
 
-TIMEOUT_S: Final = 86_400.0
-CONNECT_TIMEOUT_S: Final = 10.0
-CLOSE_TIMEOUT_S: Final = 5.0
+    import asyncpg
+
 LINES_AT_ONCE: Final = 1_000
 FORM: Final = 1
 FORMATS: Final = ("jsonl", "csv")
 
-_SESSION: Final = {"bytea_output": "hex", "application_name": "headrace ledger export"}
 _COLUMNS: Final = ", ".join(COLUMNS)
 _ROWS: Final = (
     f"select {_COLUMNS} from ledger.journal"  # noqa: S608  our own names
     " where partition = $1 and position between $2 and $3 order by position"
 )
-_FENCES: Final = "select partition, next_position from ledger.partitions order by partition"
-_NAMES: Final = "select account_no, account_id, currency from ledger.accounts"
-_NO_CUT: Final = "lock table ledger.journal in access share mode"
 _SEAL: Final = """
     select chain_hash from ledger.journal where partition = $1 and position = $2
     union all
@@ -75,14 +70,14 @@ async def export_journal(
     line_of = csv_line if form == "csv" else json_line
     ranges = []
     async with _reading(reader_dsn) as connection:
-        fences = await connection.fetch(_FENCES)
+        fences = await connection.fetch(FENCES)
         if wanted.partition is not None:
             fences = [line for line in fences if line["partition"] == wanted.partition]
             if not fences:
                 raise Rejected("partition", f"--partition {wanted.partition} has no rows")
         names = {
             line["account_no"]: (line["account_id"], line["currency"])
-            for line in await connection.fetch(_NAMES)
+            for line in await connection.fetch(NAMES)
         }
         cuts = {cut["partition"]: cut for cut in await connection.fetch(ANCHORS)}
         for line in fences:
@@ -192,16 +187,9 @@ async def _rows(
 
 @asynccontextmanager
 async def _reading(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    with translated("export"):
-        connection = await asyncpg.connect(
-            dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=TIMEOUT_S, server_settings=_SESSION
-        )
-        try:
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                await connection.execute(_NO_CUT)
-                yield connection
-        except BaseException:
-            connection.terminate()
-            raise
-        finally:
-            await connection.close(timeout=CLOSE_TIMEOUT_S)
+    async with (
+        connected(dsn, "export", LONG_S, bytea_output="hex") as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        await connection.execute(NO_CUT)
+        yield connection

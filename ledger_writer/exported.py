@@ -11,8 +11,8 @@ import io
 from typing import Any, Final
 
 import orjson
-from msgspec.structs import replace
 
+from ledger_writer.columns import only_place
 from ledger_writer.model import Entry, Row
 
 FIELDS: Final = (
@@ -34,10 +34,6 @@ _NULLABLE: Final = frozenset(
 )
 _EMPTY: Final = '""'
 """An empty text in a CSV field that may also have none."""
-
-_NOWHERE: Final = Row(
-    0, 0, 0, 0, 0, "", "", "", "", 0, "", b"", "", None, None, None, None, None, (), b""
-)
 
 
 def json_line(row: Row) -> str:
@@ -114,8 +110,7 @@ def _row(found: Any) -> Row:
     try:
         first = None
         if found["repeats_position"] is not None:
-            place = found["repeats_partition"], found["repeats_position"]
-            first = replace(_NOWHERE, partition=place[0], position=place[1])
+            first = only_place(found["repeats_partition"], found["repeats_position"])
         return Row(
             found["partition"],
             found["position"],

@@ -11,18 +11,17 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import asyncpg
-
-from ledger_writer.refusal import translated
+from ledger_writer.connection import connected
 from schemas import logs
 from schemas.environment import SettingError, read
 from schemas.errors import HeadraceError
 
-TIMEOUT_S: Final = 120.0
-CONNECT_TIMEOUT_S: Final = 10.0
-CLOSE_TIMEOUT_S: Final = 5.0
+if TYPE_CHECKING:
+    import asyncpg
+
+WITHIN_S: Final = 120.0
 EVERY_S: Final = 30.0
 SPANS_MAX: Final = 64
 """Bound of one pass of `keep_indexed`: a million rows."""
@@ -38,18 +37,9 @@ async def index(writer_dsn: str, spans_max: int | None = None) -> int:
 
     None of it when another process is at it, which will get to all that is full.
     """
-    with translated("index"):
-        connection = await asyncpg.connect(
-            writer_dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=TIMEOUT_S
-        )
-        try:
-            alone = await connection.fetchval(_ALONE, LOCK)
-            return await _spans(connection, spans_max) if alone else 0
-        except BaseException:
-            connection.terminate()
-            raise
-        finally:
-            await connection.close(timeout=CLOSE_TIMEOUT_S)
+    async with connected(writer_dsn, "index", WITHIN_S) as connection:
+        alone = await connection.fetchval(_ALONE, LOCK)
+        return await _spans(connection, spans_max) if alone else 0
 
 
 async def _spans(connection: asyncpg.Connection, spans_max: int | None) -> int:

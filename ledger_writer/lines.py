@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ledger_writer.accounts import home_of
 from ledger_writer.columns import Columns
 from ledger_writer.model import Account, Fence, Standing
 from ledger_writer.operations import Hold, Link
+
+FENCES: Final = "select * from ledger.partitions order by partition"
+NAMES: Final = "select account_no, account_id, currency from ledger.accounts"
 
 
 def fence_at(line: Columns) -> Fence:

@@ -16,12 +16,12 @@ import asyncpg
 
 from ledger_writer import packing
 from ledger_writer.batch import ARGUMENTS, RARE_ARGUMENTS, arguments, rare_arguments
-from ledger_writer.columns import account_numbers, archived, restored
+from ledger_writer.columns import account_numbers, only_place, restored
 from ledger_writer.lines import fence_at, hold_at, link_at, standing_at
-from ledger_writer.model import GENESIS, Fence, Row, Standing
+from ledger_writer.model import ARCHIVED, GENESIS, Fence, Row, Standing
 from ledger_writer.operations import Elsewhere, Hold, LegPlace, Link, LinkKey
 from ledger_writer.port import Verdict
-from ledger_writer.refusal import Refused, translated
+from ledger_writer.refusal import AWAY, Refused, translated
 from schemas.errors import Corrupt, Fenced, Unavailable
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class PostgresJournals:
             connection.terminate()  # a statement may be under way: do not wait for it
             raise
         finally:
-            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(*AWAY):
                 await connection.close(timeout=CLOSE_TIMEOUT_S)
 
 
@@ -185,7 +185,7 @@ class PostgresJournal:
         """Return the rows that claimed those of these keys that are claimed."""
         places = await self._fetch("identities", _PLACES, list(keys))
         rows = {
-            (p["partition"], p["position"]): archived(p["partition"], p["position"])
+            (p["partition"], p["position"]): only_place(p["partition"], p["position"], ARCHIVED)
             for p in places
             if p["archived"]
         }
