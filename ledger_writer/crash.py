@@ -1,15 +1,10 @@
-"""Named crash points: where a drill asks, the process dies by SIGKILL at exactly that line.
-
-`HEADRACE_CRASH_POINT=after_commit` dies at the first pass, `after_commit:20` at the twentieth.
-Unset, a point costs one comparison.
-"""
+"""The crash points of the ledger writer; see `schemas.crash`."""
 
 from __future__ import annotations
 
-import os
-import signal
-from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
+
+from schemas import crash
 
 POINTS: Final = (
     "after_acquire",
@@ -26,24 +21,8 @@ POINTS: Final = (
 )
 
 
-@dataclass(slots=True)
-class CrashPoint:
-    """The one point at which this process is to die, if any; `countdown` passes from now."""
+class CrashPoint(crash.CrashPoint):
+    """One of `POINTS`, or none."""
 
-    name: str = ""
-    countdown: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> CrashPoint:
-        """Read the setting; raises ValueError on an unknown point."""
-        name, _, count = text.partition(":")
-        if name and name not in POINTS:
-            raise ValueError(f"crash point {name!r} is not one of {', '.join(POINTS)}")
-        return cls(name, int(count or "1"))
-
-    def at(self, name: str) -> None:
-        """Die, if this is the point and the time."""
-        if self.name == name:
-            self.countdown -= 1
-            if self.countdown <= 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+    __slots__ = ()
+    points: ClassVar[tuple[str, ...]] = POINTS

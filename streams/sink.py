@@ -1,5 +1,4 @@
-"""What the sinks (views, lake) share: sessions with bounded back-off, a stop on signals, named
-crash points.
+"""What the sinks (views, lake) share: sessions with bounded back-off, a stop on signals.
 
 A sink runs in sessions. A session takes over its partitions, reads from what its tables say, and
 ends by an error that another session may cure (the broker or the database is away, another owner
@@ -9,10 +8,8 @@ came); anything else ends the process. It never goes on with state that an error
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, Final
 
 from schemas import logs
@@ -23,29 +20,6 @@ BACKOFF_S_MIN: Final = 0.2
 BACKOFF_S_MAX: Final = 5.0
 HEALTHY_S: Final = 10.0
 """A session that lived this long starts the back-off anew."""
-
-
-@dataclass(slots=True)
-class CrashPoint:
-    """The one step at which this process dies by SIGKILL, for drills: `name`, or `name:n` for the
-    nth pass.
-    """
-
-    name: str = ""
-    countdown: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> CrashPoint:
-        """Read HEADRACE_CRASH_POINT."""
-        name, _, count = text.partition(":")
-        return cls(name, int(count or "1"))
-
-    def at(self, name: str) -> None:
-        """Die, if this is the step and the pass."""
-        if self.name == name:
-            self.countdown -= 1
-            if self.countdown <= 0:
-                os.kill(os.getpid(), signal.SIGKILL)
 
 
 def stop_on_signals() -> asyncio.Event:

@@ -10,11 +10,12 @@ import pyarrow as pa
 import uvloop
 
 from schemas import logs, metrics
+from schemas.crash import CrashPoint
 from schemas.environment import SettingError
 from schemas.errors import Corrupt
 from streams.lake.settings import Settings, settings
 from streams.lake.sink import Sink
-from streams.sink import CrashPoint, run_sessions, stop_on_signals
+from streams.sink import run_sessions, stop_on_signals
 
 
 def main() -> int:

@@ -8,9 +8,10 @@ import sys
 import uvloop
 
 from schemas import logs, metrics
+from schemas.crash import CrashPoint
 from schemas.environment import SettingError
 from schemas.errors import Corrupt
-from streams.sink import CrashPoint, run_sessions, stop_on_signals
+from streams.sink import run_sessions, stop_on_signals
 from streams.views import session
 from streams.views.settings import Settings, settings
 

@@ -16,9 +16,10 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
 from schemas import logs, wire
+from schemas.crash import CrashPoint
 from schemas.errors import Fenced, Poisoned, Unavailable
 from schemas.metrics import READY
-from streams.sink import CrashPoint, ended
+from streams.sink import ended
 from streams.views import metrics
 from streams.views.batch import Batch, fresh, moved, start_at
 from streams.views.dead_letters import DeadLetters
