@@ -8,7 +8,6 @@ drills/ledger.json below HEADRACE_HOME. Exit 0 only without a difference.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import shutil
@@ -30,6 +29,7 @@ from deploy.local.kafka import Kafka
 from deploy.local.postgres import Postgres
 from deploy.local.roles import DATABASES, SUPERUSER
 from deploy.local.settings import settings_from
+from loadtest.drills import report
 from loadtest.drills.ledger_faults import KINDS, kind_of, mix_of
 from loadtest.drills.ledger_feed import open_feeder
 from loadtest.drills.ledger_proxy import open_proxy
@@ -45,25 +45,15 @@ ROLES: Final = DATABASES["ledger"]
 
 
 @dataclass(slots=True)
-class Verdict:
-    """What one run came to."""
+class Verdict(report.Verdict):
+    """What one run came to: what was counted, and what commands came to."""
 
-    seed: int
-    kind: str
-    seconds: float = 0.0
-    faults: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
-    differences: list[str] = field(default_factory=list)
 
-    def line(self) -> str:
-        """Say it in one line."""
-        what = ", ".join(f"{name} x{count}" for name, count in self.faults.items())
-        end = f"{len(self.differences)} DIFFERENCES" if self.differences else "ok"
-        checked = f"{self.counts['commands']:5,d} commands {self.counts['transfers']:5,d} applied"
-        return (
-            f"seed {self.seed:4d}  {self.kind:12s} {self.seconds:5.1f} s {checked}  {end}  ({what})"
-        )
+    def amount(self) -> str:
+        """Say how much was checked."""
+        return f"{self.counts['commands']:5,d} commands {self.counts['transfers']:5,d} applied"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,44 +169,22 @@ async def drill(
     for seed in seeds:
         verdict = await shared.run(seed)
         verdicts.append(verdict)
-        print(verdict.line(), flush=True)
-        for each in verdict.differences:
-            print(f"    {each}", flush=True)
+        verdict.say()
     await shared.drop(TEMPLATE)
     return verdicts
 
 
 def summary(verdicts: list[Verdict], seconds: float) -> dict[str, Any]:
     """Return what is kept of the drills."""
-    faults, counts, outcomes = Counter[str](), Counter[str](), Counter[str]()
-    for each in verdicts:
-        faults += each.faults
-        counts += each.counts
-        outcomes += each.outcomes
-    return {
-        "drill": "ledger",
-        "runs": len(verdicts),
-        "seeds": [each.seed for each in verdicts],
-        "kinds": dict(sorted(Counter(each.kind for each in verdicts).items())),
-        "seconds": round(seconds, 1),
-        "faults": dict(sorted(faults.items())),
-        "faults_in_all": faults.total(),
+    counts = report.total(each.counts for each in verdicts)
+    counted = {
+        "faults_in_all": report.total(each.faults for each in verdicts).total(),
         "commands_checked": counts["commands"],
         "transfers_checked": counts["transfers"],
-        "checked": dict(sorted(counts.items())),
-        "outcomes": dict(sorted(outcomes.items())),
-        "differences": sum(len(each.differences) for each in verdicts),
-        "failed": [
-            {
-                "seed": each.seed,
-                "kind": each.kind,
-                "what": each.differences,
-                "repeat": f"SEED={each.seed} headrace drill ledger",
-            }
-            for each in verdicts
-            if each.differences
-        ],
+        "checked": dict(counts),
+        "outcomes": dict(report.total(each.outcomes for each in verdicts)),
     }
+    return report.summary("ledger", verdicts, seconds, counted)
 
 
 def main(argv: list[str]) -> int:
@@ -226,8 +194,7 @@ def main(argv: list[str]) -> int:
         return 0 if argv[0] in {"-h", "--help"} else 2
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     settings = settings_from(os.environ, PROJECT, Path.cwd())
-    only = os.environ.get("SEED")
-    seeds = [int(only)] if only else list(range(1, int(os.environ.get("RUNS") or RUNS) + 1))
+    seeds = report.seeds_of(os.environ, RUNS)
     folder = settings.home / "drills" / "ledger"
     for name in ("runs", "kafka", "postgres"):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -243,11 +210,4 @@ def main(argv: list[str]) -> int:
     finally:
         kafka.stop()
         postgres.stop()
-    kept = summary(verdicts, time.monotonic() - began)
-    target = folder.with_suffix(".json")
-    target.write_text(json.dumps(kept, indent=2) + "\n")
-    print(json.dumps(kept, indent=2))
-    for failed in kept["failed"]:
-        print(f"seed {failed['seed']} ({failed['kind']}) differs; logs in {folder / 'runs'}")
-        print(f"  repeat it: {failed['repeat']}")
-    return 1 if kept["differences"] else 0
+    return report.conclude(summary(verdicts, time.monotonic() - began), folder)

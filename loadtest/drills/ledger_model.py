@@ -15,7 +15,6 @@ from loadtest.drills.ledger_desk import Desk
 from loadtest.drills.ledger_state import Account, Eyes, Hold, No, Row
 from loadtest.drills.ledger_words import (
     FLAGS,
-    SEVERAL_HOMES,
     Move,
     Outcome,
     Record,
@@ -103,7 +102,7 @@ class Model(Agreements):
             for index, leg in enumerate(record["legs"]):
                 desk.move(leg, index)
         except No as no:
-            if not SEVERAL_HOMES or no.reason not in {"wrong_partition", "credit_needs_home"}:
+            if no.reason not in {"wrong_partition", "credit_needs_home"}:
                 raise
         else:
             return Outcome("transfer.posted", moves=tuple(desk.moves)), None

@@ -6,14 +6,13 @@ by these rules alone. The chain hash and the sentence for people are left to oth
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from schemas import ids
 from schemas.errors import Poisoned
 from schemas.money import AMOUNT_MINOR_MAX
-from schemas.wire import decode, lock, writer_schema
+from schemas.wire import decode
 
 Record = dict[str, Any]
 Place = tuple[int, int]
@@ -32,10 +31,6 @@ KINDS: Final = {*BEGINNINGS, *FLAGS, *LINKED, "hold.post", "hold.void", "transfe
 LEGS_MAX: Final = 64
 HASH_CHARACTERS: Final = 64
 TOLD_BY_OTHERS: Final = ("chain_hash", "detail")
-REPEATED: Final = (
-    "type", "transfer_id", "reason", "failed_leg", "effective_at_us", "entries",
-)  # fmt: skip
-
 RARE: Final[Record] = {
     "account_id": None, "currency": None, "account_kind": None, "account_name": None,
     "min_balance_minor": None, "max_balance_minor": None, "reference": None, "metadata": {},
@@ -44,13 +39,6 @@ RARE: Final[Record] = {
     "debits_frozen": None, "credits_frozen": None, "closed": None, "parts": [], "leg_indexes": [],
 }  # fmt: skip
 """What most events leave empty."""
-
-
-_TODAY: Final = json.loads(writer_schema(lock()["ledger.events-value"][-1]["id"]))
-SEVERAL_HOMES: Final = any(field["name"] == "parts" for field in _TODAY["fields"])
-"""Whether this ledger lets several homes agree on a transfer."""
-if not SEVERAL_HOMES:
-    RARE.pop("parts"), RARE.pop("leg_indexes")
 
 
 @dataclass(frozen=True, slots=True)

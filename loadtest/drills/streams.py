@@ -8,14 +8,12 @@ difference.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -25,6 +23,7 @@ from aiokafka.errors import KafkaError
 from deploy.local.home import PROJECT
 from deploy.local.kafka import Kafka
 from deploy.local.settings import settings_from
+from loadtest.drills import report
 from loadtest.drills.streams_broker import Broker, open_broker
 from loadtest.drills.streams_kinds import KINDS, Kind, kind_of
 from loadtest.drills.streams_run import DrillError, Run
@@ -36,22 +35,14 @@ RUN_WITHIN_S: Final = 300.0
 
 
 @dataclass(slots=True)
-class Verdict:
-    """What one run came to."""
+class Verdict(report.Verdict):
+    """What one run came to; so many records were `checked`."""
 
-    seed: int
-    kind: str
-    seconds: float = 0.0
     checked: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-    differences: list[str] = field(default_factory=list)
 
-    def line(self) -> str:
-        """Say it in one line."""
-        what = ", ".join(f"{name} x{count}" for name, count in self.faults.items())
-        end = f"{len(self.differences)} DIFFERENCES" if self.differences else "ok"
-        took = f"{self.seconds:5.1f} s  {self.checked:6,d} checked"
-        return f"seed {self.seed:4d}  {self.kind:12s} {took}  {end}  ({what})"
+    def amount(self) -> str:
+        """Say how much was checked."""
+        return f"{self.checked:6,d} checked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +118,7 @@ async def drill(folder: Path, server: Kafka, seeds: Iterable[int], jobs: int) ->
         while source:
             verdict = await shared.run(source.pop(0))
             verdicts.append(verdict)
-            print(verdict.line(), flush=True)
-            for each in verdict.differences:
-                print(f"    {each}", flush=True)
+            verdict.say()
 
     async with open_broker(server.bootstrap) as broker:
         await broker.hurry_compaction()
@@ -139,33 +128,6 @@ async def drill(folder: Path, server: Kafka, seeds: Iterable[int], jobs: int) ->
     return sorted(verdicts, key=lambda each: each.seed)
 
 
-def summary(verdicts: list[Verdict], seconds: float) -> dict[str, Any]:
-    """Return what is kept of the drills."""
-    faults: Counter[str] = Counter()
-    for each in verdicts:
-        faults += each.faults
-    return {
-        "drill": "streams",
-        "runs": len(verdicts),
-        "seeds": [each.seed for each in verdicts],
-        "kinds": dict(sorted(Counter(each.kind for each in verdicts).items())),
-        "seconds": round(seconds, 1),
-        "faults": dict(sorted(faults.items())),
-        "records_checked": sum(each.checked for each in verdicts),
-        "differences": sum(len(each.differences) for each in verdicts),
-        "failed": [
-            {
-                "seed": each.seed,
-                "kind": each.kind,
-                "what": each.differences,
-                "repeat": f"SEED={each.seed} headrace drill streams",
-            }
-            for each in verdicts
-            if each.differences
-        ],
-    }
-
-
 def main(argv: list[str]) -> int:
     """Run the drills; returns the exit code."""
     if argv:
@@ -173,8 +135,7 @@ def main(argv: list[str]) -> int:
         return 0 if argv[0] in {"-h", "--help"} else 2
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     settings = settings_from(os.environ, PROJECT, Path.cwd())
-    only = os.environ.get("SEED")
-    seeds = [int(only)] if only else list(range(1, int(os.environ.get("RUNS") or RUNS) + 1))
+    seeds = report.seeds_of(os.environ, RUNS)
     folder = settings.home / "drills" / "streams"
     for name in ("runs", "kafka"):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -187,11 +148,6 @@ def main(argv: list[str]) -> int:
     finally:
         server.stop()
         shutil.rmtree(folder / "kafka", ignore_errors=True)
-    kept = summary(verdicts, time.monotonic() - began)
-    target = folder.with_suffix(".json")
-    target.write_text(json.dumps(kept, indent=2) + "\n")
-    print(json.dumps(kept, indent=2))
-    for failed in kept["failed"]:
-        print(f"seed {failed['seed']} ({failed['kind']}) differs; logs in {folder / 'runs'}")
-        print(f"  repeat it: {failed['repeat']}")
-    return 1 if kept["differences"] else 0
+    counted = {"records_checked": sum(each.checked for each in verdicts)}
+    kept = report.summary("streams", verdicts, time.monotonic() - began, counted)
+    return report.conclude(kept, folder)

@@ -213,7 +213,7 @@ class WatchedLedger(MemoryLedger):
             )
             open_minor += sum(
                 link.amount_minor
-                for link in _links(self).values()
+                for link in self.links.values()
                 if (link.source, link.kind, link.state) == (account.account_id, "debit", "open")
             )
             assert held == open_minor, f"{account.account_id} holds {held}, not {open_minor}"
@@ -248,7 +248,7 @@ class WatchedLedger(MemoryLedger):
             if original.type == "hold.placed":
                 moved_minor = self.holds[told["original_id"]].captured_minor
             elif original.type == "transfer.prepared":
-                moved_minor = _links(self)[f"{original.saga_id}/{leg}", "debit"].amount_minor
+                moved_minor = self.links[f"{original.saga_id}/{leg}", "debit"].amount_minor
             else:
                 moved_minor = original.entries[2 * leg + 1].amount_minor
             assert self.paid_back[*place, leg] <= moved_minor, f"{told} of {moved_minor}"
@@ -512,7 +512,7 @@ class World:
                 accounts,
                 holds=self.ledger.holds,
                 reversals=self.ledger.reversals,
-                **({"links": _links(self.ledger)} if _links(self.ledger) else {}),
+                links=self.ledger.links,
             )
         )
         assert not found, found
@@ -578,11 +578,6 @@ class World:
         )
         self.proof = ledger_check.replay(evidence)
         assert not self.proof.differences, self.proof.differences[0]
-
-
-def _links(ledger: MemoryLedger) -> dict:
-    """Return what several homes have agreed to, where a ledger knows such things."""
-    return getattr(ledger, "links", {})
 
 
 def _logged(record: Record, headers: dict[str, bytes] | None = None) -> Logged:
