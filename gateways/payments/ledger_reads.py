@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
@@ -17,7 +17,7 @@ from gateways.kafka.reply import EntryTold
 from gateways.payments import lists
 from gateways.payments.entry_queries import BalanceQuery, EntryQuery
 from gateways.payments.hold_queries import HoldQuery
-from gateways.payments.lists import Filters, Place, Shape
+from gateways.payments.lists import Filters, Place, Row, Shape
 from gateways.payments.present import Balances, reason_of
 from gateways.payments.present_entries import EntryPlace, EntryRow, Standing
 from gateways.payments.present_holds import Hold
@@ -33,12 +33,6 @@ _MINUTE_US: Final = 60_000_000
 _decode_sides: Final = msgspec.json.Decoder(list[EntryTold]).decode
 _decode_shares: Final = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
 _decode_pairs: Final = msgspec.json.Decoder(dict[str, str]).decode
-
-
-class Row(Protocol):
-    """A row of the read model."""
-
-    def __getitem__(self, name: str) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,12 @@ class Place:
     id: str
 
 
+class Row(Protocol):
+    """A row of the read model."""
+
+    def __getitem__(self, name: str) -> Any: ...
+
+
 class Window(Protocol):
     """What every list query has: from_us <= t < to_us, after a place, up to a limit."""
 

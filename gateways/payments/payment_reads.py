@@ -7,13 +7,13 @@ a payment along its tags, by account along one index a side, else along time. Pu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
 from gateways.payments import lists
 from gateways.payments.cursors import PaymentQuery
-from gateways.payments.lists import Filters, Place, Shape
+from gateways.payments.lists import Filters, Place, Row, Shape
 from gateways.payments.present import (
     Account,
     Balances,
@@ -27,12 +27,6 @@ from gateways.payments.present import (
 from gateways.payments.times import timestamp
 
 _decode_timeline: Final = msgspec.json.Decoder(list[tuple[int, str, str | None, str | None]]).decode
-
-
-class Row(Protocol):
-    """A row of the read model."""
-
-    def __getitem__(self, name: str) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)

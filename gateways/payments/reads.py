@@ -9,7 +9,8 @@ is known to have changed since: then it is Down, for its balances are not known.
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
@@ -33,6 +34,27 @@ POLL_MAX_S: Final = 0.1
 
 _encode = msgspec.json.Encoder().encode
 
+T = TypeVar("T")
+P = TypeVar("P")
+P_co = TypeVar("P_co", covariant=True)
+
+
+class Limited(Protocol):
+    """A list query."""
+
+    @property
+    def limit(self) -> int: ...
+
+
+class Placed(Protocol[P_co]):
+    """What a list shows, with its place there."""
+
+    @property
+    def place(self) -> P_co: ...
+
+
+L = TypeVar("L", bound=Limited)
+
 
 class Reads:
     """Handlers of the reading routes."""
@@ -51,7 +73,7 @@ class Reads:
         """GET /v1/payments."""
         query = cursors.parse(exchange.tenant, exchange.query)
         page = await self._views.payments(query)
-        cursor = cursors.encode(page[-1].place, query) if len(page) == query.limit else None
+        cursor = _next(page, query, cursors.encode)
         exchange.answer(200, _encode(PaymentList([shown.payment for shown in page], cursor)))
 
     async def account(self, exchange: Exchange) -> None:
@@ -67,8 +89,7 @@ class Reads:
         """GET /v1/transfers."""
         query = transfer_queries.parse(exchange.tenant, exchange.query)
         page = await self._views.transfers(query)
-        last = page[-1].place if len(page) == query.limit else None
-        cursor = transfer_queries.encode(last, query) if last is not None else None
+        cursor = _next(page, query, transfer_queries.encode)
         exchange.answer(200, _encode(TransferList([shown.transfer for shown in page], cursor)))
 
     async def holds(self, exchange: Exchange) -> None:
@@ -76,8 +97,7 @@ class Reads:
         query = hold_queries.parse(exchange.params[0], exchange.query)
         await self.find_account(exchange.tenant, query.account_id)
         page = await self._views.holds(query)
-        last = page[-1].place if len(page) == query.limit else None
-        cursor = hold_queries.encode(last, query) if last is not None else None
+        cursor = _next(page, query, hold_queries.encode)
         exchange.answer(200, _encode(HoldList([shown.hold for shown in page], cursor)))
 
     async def entries(self, exchange: Exchange) -> None:
@@ -85,8 +105,7 @@ class Reads:
         query = entry_queries.parse_statement(exchange.params[0], exchange.query)
         await self.find_account(exchange.tenant, query.account_id)
         page = await self._views.entries(query)
-        last = page.rows[-1].place if len(page.rows) == query.limit else None
-        cursor = entry_queries.encode(last, query) if last is not None else None
+        cursor = _next(page.rows, query, entry_queries.encode)
         exchange.answer(200, _encode(EntryList(statement(page.rows, page.shares), cursor)))
 
     async def balance(self, exchange: Exchange) -> None:
@@ -150,32 +169,19 @@ class Reads:
 
     async def posted_transfer(self, tenant: str, transfer_id: str) -> Transfer | None:
         """Return a transfer that was posted, once the view shows it, within a bound."""
-        loop = asyncio.get_running_loop()
-        deadline, pause_s = loop.time() + FRESH_WITHIN_S, POLL_FIRST_S
-        while True:
-            shown = await self._views.transfer(tenant, transfer_id)
-            if shown is not None or loop.time() + pause_s > deadline:
-                return shown
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, POLL_MAX_S)
+        return await _until(
+            lambda: self._views.transfer(tenant, transfer_id), lambda shown: shown is not None
+        )
 
     async def _fresh_account(self, tenant: str, account_id: str) -> ShownAccount | None:
         """Read until the view shows what was told here, within a bound."""
-        loop = asyncio.get_running_loop()
-        deadline, pause_s = loop.time() + FRESH_WITHIN_S, POLL_FIRST_S
-        while True:
-            shown = await self._views.account(tenant, account_id)
-            if shown is None and self._known(tenant, account_id) is None:
-                return None
-            if shown is not None and self._fresh(shown):
-                return shown
-            if loop.time() + pause_s > deadline:
-                return shown
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, POLL_MAX_S)
 
-    def _fresh(self, shown: ShownAccount) -> bool:
-        return self._versions.reached(shown.account.id, shown.shares, shown.changed_at_us)
+        def fresh(shown: ShownAccount | None) -> bool:
+            if shown is None:
+                return self._known(tenant, account_id) is None
+            return self._versions.reached(account_id, shown.shares, shown.changed_at_us)
+
+        return await _until(lambda: self._views.account(tenant, account_id), fresh)
 
     def _known_account(self, tenant: str, account_id: str) -> Account:
         seen = self._known(tenant, account_id)
@@ -188,6 +194,23 @@ class Reads:
         if seen is None or seen.resource_id != resource_id or seen.record()["tenant"] != tenant:
             return None
         return seen
+
+
+async def _until(read: Callable[[], Awaitable[T]], will_do: Callable[[T], bool]) -> T:
+    """Read again, ever less often, until what was read will do or FRESH_WITHIN_S are over."""
+    loop = asyncio.get_running_loop()
+    deadline, pause_s = loop.time() + FRESH_WITHIN_S, POLL_FIRST_S
+    while True:
+        shown = await read()
+        if will_do(shown) or loop.time() + pause_s > deadline:
+            return shown
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, POLL_MAX_S)
+
+
+def _next(page: Sequence[Placed[P]], query: L, encode: Callable[[P, L], str]) -> str | None:
+    """Return the cursor that continues a page; None where it was not full."""
+    return encode(page[-1].place, query) if len(page) == query.limit else None
 
 
 def _unknown(kind: str, resource_id: str) -> Refused:

@@ -20,8 +20,8 @@ from ledger_writer.partition import Partition
 from ledger_writer.port import Event, Log, Logs, Record
 from ledger_writer.postgres import PostgresJournals
 from loadtest.bench.ledger_load import PARTITIONS, Keyed
-from loadtest.bench.streams_latency import percentile
 from loadtest.bench.streams_meter import BenchError
+from loadtest.generator.histogram import exact_quantile
 
 QUIET: Final = 1_000_000_000
 """One identity in so many is logged."""
@@ -44,8 +44,8 @@ class Measured:
         times = sorted(self.batches_s)
         return {
             "commands/s": self.commands / self.seconds,
-            "p50 ms": percentile(times, 0.50) * 1e3 if times else None,
-            "p99 ms": percentile(times, 0.99) * 1e3 if times else None,
+            "p50 ms": exact_quantile(times, 0.50) * 1e3 if times else None,
+            "p99 ms": exact_quantile(times, 0.99) * 1e3 if times else None,
             "writer us each": self.cpu_s / self.commands * 1e6,
         }
 

@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from loadtest.bench.report import say
 from loadtest.bench.streams_kafka import MESSAGE_BYTES_MAX, open_producer
 from loadtest.bench.streams_meter import cpu_s, machine_s
+from loadtest.generator.histogram import exact_quantile
 
 TICK_S: Final = 0.01
 WARM_SHARE: Final = 0.25
@@ -180,19 +181,14 @@ def _figures(
         skip = int(WARM_SHARE * len(due))
         taken.extend(there - then for then, there in zip(due[skip:], visible[skip:], strict=True))
     taken.sort()
+    assert taken, "a latency of nothing"
     total = sum(len(each) for each in sent)
     say(f"  {total:,} records in {seconds:.0f} s, {len(taken):,} counted")
     return Latency(
         rate=total / seconds,
-        p50_ms=percentile(taken, 0.5) * 1e3,
-        p99_ms=percentile(taken, 0.99) * 1e3,
-        p999_ms=percentile(taken, 0.999) * 1e3,
+        p50_ms=exact_quantile(taken, 0.5) * 1e3,
+        p99_ms=exact_quantile(taken, 0.99) * 1e3,
+        p999_ms=exact_quantile(taken, 0.999) * 1e3,
         records=len(taken),
         others=others,
     )
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """Return the smallest value that `share` of them do not exceed."""
-    assert ordered, "a percentile of nothing"
-    return ordered[max(0, -(-int(share * len(ordered) * 1e6) // 1_000_000) - 1)]

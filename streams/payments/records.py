@@ -77,13 +77,7 @@ def opening_command(of: Saga, kind: str, request: Fields, reason: str | None) ->
         return command
     command["transfer_id"] = resource_id
     if not command["legs"]:
-        leg = {
-            "source": of.source_account,
-            "destination": of.destination_account,
-            "amount_minor": of.amount_minor,
-            "currency": of.currency,
-        }
-        command["legs"] = [leg]
+        command["legs"] = [_leg(of)]
     if kind == "hold.place":
         command["hold_id"] = resource_id
         command["expires_at_us"] = of.expires_at_us
@@ -122,13 +116,7 @@ def operation_command(of: Operation, request: Fields, home_account: str, at_us: 
 
 def linked_command(of: Saga, linked: Linked, kind: str, number: int, at_us: int) -> Fields:
     """Build what the saga asks of one of several homes: to prepare, to commit or to abort."""
-    legs, part = of.legs, linked.parts[number]
-    if legs is None:
-        assert of.source_account is not None
-        assert of.destination_account is not None
-        assert of.amount_minor is not None
-        assert of.currency is not None
-        legs = [(of.source_account, of.destination_account, of.amount_minor, of.currency)]
+    part = linked.parts[number]
     step = f"{kind.partition('.')[2]}-{number}"
     return {
         "type": kind,
@@ -141,7 +129,7 @@ def linked_command(of: Saga, linked: Linked, kind: str, number: int, at_us: int)
         "home_account": part,
         "requested_at_us": at_us,
         "transfer_id": of.resource_id,
-        "legs": [dict(zip(_LEG, leg, strict=True)) for leg in legs],
+        "legs": [dict(zip(_LEG, leg, strict=True)) for leg in of.legs or ()] or [_leg(of)],
         "effective_at_us": of.effective_at_us,
         "reference": of.reference,
         "metadata": of.metadata,
@@ -263,6 +251,16 @@ def _progress(of: Saga) -> Fields:
         "refunded_minor": of.refunded_minor,
         "expires_at_us": of.expires_at_us,
         "effective_at_us": of.effective_at_us,
+    }
+
+
+def _leg(of: Saga) -> Fields:
+    """Return a payment's one leg."""
+    return {
+        "source": of.source_account,
+        "destination": of.destination_account,
+        "amount_minor": of.amount_minor,
+        "currency": of.currency,
     }
 
 

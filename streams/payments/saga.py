@@ -231,20 +231,11 @@ _DIRECT: Final = {
 }
 """Event types of the ledger that are a trigger as they stand, whatever is left."""
 
-_REST: Final = Trigger.HOLD_POSTED_REST
-_VOIDED: Final = (
-    Trigger.HOLD_VOIDED,
-    Trigger.HOLD_VOIDED_REST,
-    Trigger.HOLD_VOIDED_REFUNDED_PART,
-    Trigger.HOLD_VOIDED_REFUNDED,
-)
-_EXPIRED: Final = (
-    Trigger.HOLD_EXPIRED,
-    Trigger.HOLD_EXPIRED_REST,
-    Trigger.HOLD_EXPIRED_REFUNDED_PART,
-    Trigger.HOLD_EXPIRED_REFUNDED,
-)
-# How a hold's end is told: nothing captured; some; of which some was paid back; or all.
+_ENDS: Final = ("", ", rest", ", refunded in part", ", refunded")
+"""How a hold's end is told: nothing captured; some; of which some was paid back; or all."""
+_VOIDED: Final = tuple(Trigger(f"hold.voided{end}") for end in _ENDS)
+_EXPIRED: Final = tuple(Trigger(f"hold.expired{end}") for end in _ENDS)
+
 REFUSALS: Final = frozenset({"transfer.rejected", "hold.rejected", "account.rejected"})
 """The ledger's event types that refuse."""
 
@@ -275,8 +266,9 @@ def trigger_of(
     left = remaining_minor or 0
     match event_type:
         case "hold.posted":
-            rest = Trigger.HOLD_POSTED_REST_REFUNDED_PART if refunded_minor else _REST
-            return Trigger.HOLD_POSTED_PART if left else rest
+            if refunded_minor and not left:
+                return Trigger.HOLD_POSTED_REST_REFUNDED_PART
+            return Trigger.HOLD_POSTED_PART if left else Trigger.HOLD_POSTED_REST
         case "hold.voided":
             ends = _EXPIRED if expired else _VOIDED
             if not captured_minor:

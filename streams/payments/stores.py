@@ -31,7 +31,6 @@ _ENDED: Final = frozenset(
     }
 )
 """Where nothing is awaited any more. A state that is missing here is under way."""
-_ANSWERED: Final = frozenset({OperationState.APPLIED, OperationState.REFUSED})
 
 
 def _saga_under_way(saga: Saga) -> bool:
@@ -39,7 +38,7 @@ def _saga_under_way(saga: Saga) -> bool:
 
 
 def _operation_under_way(operation: Operation) -> bool:
-    return operation.state not in _ANSWERED
+    return operation.state is OperationState.PENDING
 
 
 SAGAS: Collection[Saga] = Collection(

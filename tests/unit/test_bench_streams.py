@@ -7,11 +7,12 @@ import pytest
 
 from loadtest.bench import streams_records as records
 from loadtest.bench.streams_kafka import outcome_of
-from loadtest.bench.streams_latency import TICK_S, cut, percentile
+from loadtest.bench.streams_latency import TICK_S, cut
 from loadtest.bench.streams_meter import BenchError, Seen, by_output, steady
 from loadtest.bench.streams_payments import ANSWERED_AFTER_US, REQUESTS, STEP_US, Load
 from loadtest.bench.streams_plain import Names, plain
 from loadtest.bench.streams_rig import RULES
+from loadtest.generator.histogram import exact_quantile
 from schemas import ids, wire
 from streams.engine.memory import MemoryRecord, MemoryTask
 from streams.payments import task as payments_task
@@ -51,7 +52,7 @@ def test_one_commit_is_no_measurement():
 
 @pytest.mark.parametrize(("share", "value"), [(0.5, 50), (0.99, 99), (1.0, 100), (0.001, 1)])
 def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed(share, value):
-    assert percentile(range(1, 101), share) == value
+    assert exact_quantile(range(1, 101), share) == value
 
 
 def test_a_schedule_keeps_the_rate_and_the_order():
