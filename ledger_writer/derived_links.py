@@ -41,15 +41,15 @@ class DerivedLinks:
                 if sides == 2 and debit.amount_minor != -amount_minor:
                     yield f"leg {index} moves {debit.amount_minor}, not {amount_minor}"
 
-    def promised_minor(self, account_id: str) -> int:
-        """Return how much of an account's room is promised to what is not posted at its home."""
-        return sum(
-            link.amount_minor
-            for link in self.known.values()
-            if (link.kind, link.destination) == (operations.CREDIT, account_id)
-            and link.state != operations.ABORTED
-            and not (link.state == operations.COMMITTED and self._posted_at_home(link))
-        )
+    def promised(self) -> dict[str, int]:
+        """Return, by account, how much room is promised to what is not posted at its home."""
+        promised: defaultdict[str, int] = defaultdict(int)
+        for link in self.known.values():
+            if link.kind != operations.CREDIT or link.state == operations.ABORTED:
+                continue
+            if link.state != operations.COMMITTED or not self._posted_at_home(link):
+                promised[link.destination] += link.amount_minor
+        return promised
 
     def differences(
         self,
@@ -72,15 +72,22 @@ class DerivedLinks:
         for saga_id, states in ends.items():
             if {operations.COMMITTED, operations.ABORTED} <= states:
                 yield 0, f"{saga_id} was committed in one partition and aborted in another"
-        for account in accounts.values():
-            cap = account.max_balance_minor
-            if cap is None:
-                continue
-            mine = {
-                share: minor for (no, share), minor in posted.items() if no == account.account_no
-            }
-            promised = mine.get(account.home, 0) + self.promised_minor(account.account_id)
-            if sum(mine.values()) > cap or promised > cap:
+        yield from self._over_cap(accounts, posted)
+
+    def _over_cap(
+        self, accounts: Mapping[int, Account], posted: Mapping[tuple[int, int], int]
+    ) -> Iterator[tuple[int, str]]:
+        capped = {a.account_no: a for a in accounts.values() if a.max_balance_minor is not None}
+        shares: defaultdict[int, dict[int, int]] = defaultdict(dict)
+        for (account_no, share), minor in posted.items():
+            if account_no in capped:
+                shares[account_no][share] = minor
+        promised = self.promised()
+        for account_no, account in capped.items():
+            mine, cap = shares[account_no], account.max_balance_minor
+            assert cap is not None
+            at_home = mine.get(account.home, 0) + promised.get(account.account_id, 0)
+            if sum(mine.values()) > cap or at_home > cap:
                 yield account.home, f"{account.account_id} has or is promised more than its cap"
 
     def _posted_at_home(self, link: Link) -> bool:
