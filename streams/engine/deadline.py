@@ -15,6 +15,10 @@ from schemas.errors import Unavailable
 
 T = TypeVar("T")
 
+CLOSE_WITHIN_S: Final = 0.5
+"""How long a client has to close. What it can't do by then, because the broker does not answer,
+nobody needs: and a stop that closes four of them one after the other still ends within 5 s."""
+
 _LEFT: Final[set[asyncio.Task[Any]]] = set()
 """Tasks left behind; held so that they are not collected while they end."""
 

@@ -23,7 +23,7 @@ from aiokafka import TopicPartition, errors
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from schemas.errors import Corrupt, Fenced, HeadraceError
-from streams.engine.deadline import ended
+from streams.engine.deadline import CLOSE_WITHIN_S, answered, ended
 from streams.engine.faults import raise_translated
 from streams.engine.partition import Group, Partition, Shared
 from streams.engine.task import Task
@@ -74,10 +74,12 @@ class Delivery(mode.Service):  # type: ignore[misc]
             max_partition_fetch_bytes=FETCH_BYTES,
             retry_backoff_ms=100,
         )
+        within_s = settings.broker_within_s
         try:
-            await consumer.start()
-            count = await check_topics(consumer, self._task, settings.start_within_s)
-            self._group = Group(await cluster_id(consumer), count, consumer, self._changed)
+            await answered(consumer.start(), within_s)
+            count = await check_topics(consumer, self._task, settings.start_within_s, within_s)
+            cluster = await answered(cluster_id(consumer), within_s)
+            self._group = Group(cluster, count, consumer, self._changed)
         except (errors.KafkaError, TimeoutError, OSError) as error:
             raise_translated(error)
         consumer.subscribe(list(self._task.topics), listener=_Listener(self))
@@ -86,7 +88,7 @@ class Delivery(mode.Service):  # type: ignore[misc]
         """Finish the batches at work, then leave the broker; the membership stays for a restart."""
         await self._end(list(self._partitions))
         if self._consumer is not None:
-            await ended(self._consumer.stop(), 1.0)
+            await ended(self._consumer.stop(), CLOSE_WITHIN_S)
 
     @mode.Service.task  # type: ignore[untyped-decorator]
     async def _pump(self) -> None:
@@ -180,7 +182,9 @@ class Delivery(mode.Service):  # type: ignore[misc]
             if late:
                 await asyncio.wait(late)
         for number in numbers:
-            del self._partitions[number], self._runs[number]
+            # A stop and a revocation may end the same ones at the same time.
+            self._partitions.pop(number, None)
+            self._runs.pop(number, None)
 
 
 class _Listener(aiokafka.ConsumerRebalanceListener):  # type: ignore[misc]

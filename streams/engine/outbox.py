@@ -22,7 +22,7 @@ from aiokafka.producer import sender
 from schemas.errors import Fenced, Unavailable
 from streams.engine.context import Out
 from streams.engine.crash import CrashPoint
-from streams.engine.deadline import answered, ended, leave, seen
+from streams.engine.deadline import CLOSE_WITHIN_S, answered, ended, leave, seen
 from streams.engine.faults import Refused, raise_translated
 from streams.engine.settings import EngineSettings
 
@@ -32,7 +32,6 @@ BUILDER_BYTES: Final = 512 * 1024
 """Bytes of one record batch; more records of a partition go out as several."""
 
 REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
-CLOSE_WITHIN_S: Final = 1.0
 MARKERS_WITHIN_S: Final = 0.002
 """How soon to ask again when the markers of the transaction before are still being written."""
 

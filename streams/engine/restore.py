@@ -17,13 +17,12 @@ import aiokafka
 from aiokafka import TopicPartition, errors
 
 from streams.engine.crash import CrashPoint
-from streams.engine.deadline import answered, ended
+from streams.engine.deadline import CLOSE_WITHIN_S, answered, ended
 from streams.engine.faults import raise_translated
 from streams.engine.settings import EngineSettings
 from streams.engine.store import Mark, Store, usable
 
 POLL_MS: Final = 250
-CLOSE_WITHIN_S: Final = 1.0
 FETCH_BYTES: Final = 2 * 1024 * 1024
 """Thousands of records; with more than this the client copies more and is slower."""
 

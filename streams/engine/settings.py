@@ -25,7 +25,7 @@ class EngineSettings:
     batch_max: int = 2_000
     crash_point: str = ""
     start_within_s: float = 60.0
-    stop_within_s: float = 3.0
+    stop_within_s: float = 2.0
     cache_entries: int = 20_000
     limits: StoreLimits = field(default_factory=StoreLimits)
 

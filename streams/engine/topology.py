@@ -13,6 +13,7 @@ from typing import Any, Final
 from aiokafka.protocol.metadata import MetadataRequest
 
 from schemas.errors import Corrupt
+from streams.engine.deadline import answered
 from streams.engine.task import Task
 
 AGAIN_AFTER_S: Final = 0.5
@@ -44,14 +45,15 @@ async def cluster_id(consumer: Any) -> str:
     return str(answer.cluster_id)
 
 
-async def check_topics(consumer: Any, task: Task, within_s: float) -> int:
+async def check_topics(consumer: Any, task: Task, within_s: float, answer_within_s: float) -> int:
     """Return the partition count of the task's inputs; Corrupt when the topics do not come right
-    in time.
+    in time, Unavailable when the broker does not say.
     """
     deadline = time.monotonic() + within_s
     alike, others = needed(task)
     while True:
-        cluster = await consumer._client.fetch_all_metadata()  # noqa: SLF001
+        asked = consumer._client.fetch_all_metadata()  # noqa: SLF001
+        cluster = await answered(asked, answer_within_s)
         counts = {
             topic: len(cluster.partitions_for_topic(topic))
             for topic in alike | others

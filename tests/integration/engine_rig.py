@@ -159,19 +159,24 @@ class Rig:
     def consumed(self) -> bool:
         """True when the group has committed all that is in the inputs."""
 
-        async def committed(needed: dict[TopicPartition, int]) -> bool:
-            async with consuming(self.bootstrap, group_id=self.name) as consumer:
-                for tp, offset in needed.items():
-                    if (await consumer.committed(tp) or 0) < offset:
-                        return False
-                return True
+        async def behind() -> bool:
+            where = [
+                TopicPartition(each, n) for each in self.task.topics for n in range(PARTITIONS)
+            ]
+            async with consuming(
+                self.bootstrap,
+                group_id=self.name,
+                isolation_level="read_committed",
+                auto_offset_reset="earliest",
+            ) as consumer:
+                ends = await consumer.end_offsets(where)
+                consumer.assign(where)  # from what the group has committed on
+                while any([await consumer.position(tp) < ends[tp] for tp in where]):
+                    if await consumer.getmany(timeout_ms=200):
+                        return True
+            return False
 
-        # Markers take offsets too, and nobody commits past the last record for their sake.
-        needed: dict[TopicPartition, int] = {}
-        for topic in self.task.topics:
-            for record in self.read(topic):
-                needed[TopicPartition(topic, record.partition)] = record.offset + 1
-        return blocking.run(lambda: committed(needed))
+        return not blocking.run(behind)
 
     # -- the truth ---------------------------------------------------------------------------
 
