@@ -68,13 +68,17 @@ def find(
     assert carry is not None, f"{collection.name} is not kept in generations"
     at_s = _seconds(at_us)
     ends = _shelf(context, collection, slot, at_s)
-    current = ends[-1].to_bytes(_END, "big") + key
-    for end in reversed(ends):
+    newest = ends[-1]
+    current = newest.to_bytes(_END, "big") + key
+    value = context.get(collection, slot, current)
+    if value is not None:
+        return value, current
+    for end in ends[-2::-1]:
         name = end.to_bytes(_END, "big") + key
         value = context.get(collection, slot, name)
         if value is None:
             continue
-        if end != ends[-1] and carry(value):
+        if carry(value):
             context.delete(collection, slot, name)
             context.put(collection, slot, current, value)
             return value, current

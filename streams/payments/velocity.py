@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from typing import Final, Literal
 
 import msgspec
@@ -100,9 +101,12 @@ def check(
     profile: Profile, rules: RuleSet, at_us: int, amount_minor: int, currency: str
 ) -> Verdict:
     """Judge a payment of `amount_minor` at `at_us` as if it were counted already."""
+    suspects: Iterable[Rule] = rules.rules
+    if not profile.buckets:
+        suspects = _suspects(profile, rules, amount_minor)
     broken = [
         rule
-        for rule in rules.rules
+        for rule in suspects
         if (rule.currency is None or rule.currency == currency)
         and _breaks(profile, rule, at_us, amount_minor)
     ]
@@ -169,6 +173,17 @@ def decode(data: bytes) -> Profile:
 
 _Kind = Literal["q", "I"]
 _SUM_MAX: Final = 2**63 - 1
+
+
+def _suspects(profile: Profile, rules: RuleSet, amount_minor: int) -> list[Rule]:
+    """Return the rules that all there is would break: no window holds more than that."""
+    count, sum_minor = len(profile.times), sum(profile.amounts) + amount_minor
+    return [
+        rule
+        for rule in rules.rules
+        if ((most := rule.count_max) is not None and count >= most)
+        or ((most := rule.sum_minor_max) is not None and sum_minor > most)
+    ]
 
 
 def _breaks(profile: Profile, rule: Rule, at_us: int, amount_minor: int) -> bool:

@@ -148,6 +148,35 @@ def test_a_profile_is_stored_as_it_is(gaps):
     assert velocity.decode(velocity.encode(profile)) == profile
 
 
+@given(steps, st.integers(0, 200), st.integers(0, 10**11), st.integers(1, 10**9))
+def test_a_verdict_is_what_the_windows_say_however_little_is_looked_at(
+    gaps, count_max, sum_minor_max, amount_minor
+):
+    windows = (1, 60, 3_600)
+    limits = ((count_max, None), (None, sum_minor_max), (count_max, sum_minor_max))
+    rules = RuleSet(
+        1,
+        tuple(
+            Rule(f"{window_s}-{number}", window_s, *limit)
+            for window_s in windows
+            for number, limit in enumerate(limits)
+        ),
+    )
+    profile, at_us = velocity.empty(), 0
+    for gap, amount in gaps:
+        at_us += gap
+        velocity.add(profile, at_us, amount)
+    broken = []
+    for rule in rules.rules:
+        count, sum_minor = velocity.count_and_sum(profile, at_us, rule.window_s)
+        over = rule.count_max is not None and count >= rule.count_max
+        if over or (
+            rule.sum_minor_max is not None and sum_minor + amount_minor > rule.sum_minor_max
+        ):
+            broken.append(rule)
+    assert velocity.check(profile, rules, at_us, amount_minor, "EUR").enforced == tuple(broken)
+
+
 def test_the_limit_itself_passes_and_one_more_does_not():
     profile = velocity.empty()
     _send(profile, [(SECOND_US, 100)] * 2)
