@@ -25,13 +25,13 @@ from deploy.local.kafka import Kafka
 from deploy.local.settings import settings_from
 from loadtest.drills import report
 from loadtest.drills.streams_broker import Broker, open_broker
-from loadtest.drills.streams_kinds import KINDS, Kind, kind_of
-from loadtest.drills.streams_run import DrillError, Run
+from loadtest.drills.streams_kinds import FAULTS, KINDS, Kind, kind_of
+from loadtest.drills.streams_run import DrillError, Run, Workers
 
 USAGE: Final = "headrace drill streams   (RUNS, SEED, JOBS by environment)"
 RUNS: Final = 200
 JOBS: Final = 2
-RUN_WITHIN_S: Final = 300.0
+RUN_WITHIN_S: Final = 900.0
 
 
 @dataclass(slots=True)
@@ -52,6 +52,7 @@ class Drill:
     folder: Path
     broker: Broker
     server: Kafka
+    workers: Workers
 
     async def run(self, seed: int) -> Verdict:
         """Run one seed, whatever comes of it."""
@@ -71,12 +72,16 @@ class Drill:
         for each, tag in ((kind, ""), (kind.twin, "b")):
             if each is not None:
                 outputs.append(await self._one(verdict, each, tag))
-        if len(outputs) > 1 and outputs[0] != outputs[1]:
-            verdict.differences.append("the same input gave other bytes")
+        if len(outputs) > 1:
+            verdict.faults["same input twice"] += 1
+            if outputs[0] != outputs[1]:
+                verdict.differences.append("the same input gave other bytes")
+        unnamed = verdict.faults.keys() - set(FAULTS)
+        assert not unnamed, f"FAULTS lacks {unnamed}"
 
     async def _one(self, verdict: Verdict, kind: Kind, tag: str) -> Any:
         seed = verdict.seed
-        prefix = f"drill-{seed}{tag}"
+        prefix = f"{self.folder.name}-{seed}{tag}"
         run = Run(
             seed=seed,
             prefix=prefix,
@@ -88,6 +93,7 @@ class Drill:
             rng=Random(seed),
             faults=verdict.faults,
             stop_on_poison=kind.stop_on_poison,
+            started=self.workers,
         )
         shutil.rmtree(run.folder, ignore_errors=True)
         await self.broker.create(prefix, kind.mix.partitions, compacting=kind.compacting)
@@ -106,7 +112,13 @@ class Drill:
         return outputs
 
 
-async def drill(folder: Path, server: Kafka, seeds: Iterable[int], jobs: int) -> list[Verdict]:
+async def drill(
+    folder: Path,
+    server: Kafka,
+    seeds: Iterable[int],
+    jobs: int,
+    workers: Workers = Workers(),  # noqa: B008  frozen
+) -> list[Verdict]:
     """Run seeds, `jobs` at a time; those that break the broker afterwards, alone."""
     verdicts: list[Verdict] = []
     together: list[int] = []
@@ -122,7 +134,7 @@ async def drill(folder: Path, server: Kafka, seeds: Iterable[int], jobs: int) ->
 
     async with open_broker(server.bootstrap) as broker:
         await broker.hurry_compaction()
-        shared = Drill(folder, broker, server)
+        shared = Drill(folder, broker, server, workers)
         await asyncio.gather(*(work(shared, together) for _ in range(jobs)))
         await work(shared, alone)
     return sorted(verdicts, key=lambda each: each.seed)
@@ -148,6 +160,10 @@ def main(argv: list[str]) -> int:
     finally:
         server.stop()
         shutil.rmtree(folder / "kafka", ignore_errors=True)
-    counted = {"records_checked": sum(each.checked for each in verdicts)}
+    done = report.total(each.faults for each in verdicts)
+    counted = {
+        "records_checked": sum(each.checked for each in verdicts),
+        "never_done": [name for name in FAULTS if not done[name]],
+    }
     kept = report.summary("streams", verdicts, time.monotonic() - began, counted)
     return report.conclude(kept, folder)

@@ -14,7 +14,8 @@ from signal import SIGCONT, SIGSTOP
 from typing import Final
 
 from loadtest.drills.streams_model import REFUSED, prefix_differences
-from loadtest.drills.streams_run import ENDS_WITHIN_S, DrillError, Run
+from loadtest.drills.streams_run import DrillError, Run
+from loadtest.drills.streams_strikes import PASSES_MAX, crash, goes_on, pause, wipe, work_a_little
 from streams.engine.crash import POINTS
 
 Script = Callable[[Run], Awaitable[list[str]]]
@@ -22,9 +23,12 @@ Script = Callable[[Run], Awaitable[list[str]]]
 
 ONCE_A_START: Final = frozenset({"after_fence", "after_restore", "on_stop"})
 IN_A_BATCH: Final = POINTS[POINTS.index("after_handle") : POINTS.index("on_stop")]
-PASSES_MAX: Final = 15
+IN_A_TRANSACTION: Final = POINTS[POINTS.index("after_begin") : POINTS.index("after_commit")]
 STORM_EVENTS: Final = 14
-REACHED_WITHIN_S: Final = 60.0
+ABORTED_AFTER_S: Final = 1.2
+"""How long after its time-out the broker looks for a transaction at the latest."""
+CYCLE: Final = 20
+"""How many seeds there are from a kind of run to the next of that kind."""
 COMPACTED_WITHIN_S: Final = 150.0
 """The broker has one thread for all that it compacts, and little of a busy machine."""
 HOUR_S: Final = 3_600.0
@@ -43,12 +47,12 @@ async def crash_points(run: Run) -> list[str]:
     for point in (first, *run.rng.sample(points, run.rng.randrange(1, 3))):
         if point == "in_restore":
             if await run.done() == 0:
-                await _work_a_little(run)
-            _wipe(run)
+                await work_a_little(run)
+            wipe(run)
         most = run.mix.partitions if point in ONCE_A_START else PASSES_MAX
-        await _crash(run, point, 1 if point == "in_restore" else run.rng.randrange(most) + 1)
+        await crash(run, point, 1 if point == "in_restore" else run.rng.randrange(most) + 1)
         if wiped:
-            _wipe(run)
+            wipe(run)
     return []
 
 
@@ -63,25 +67,32 @@ async def sigkills(run: Run) -> list[str]:
         await run.kill()
         run.faults["SIGKILL at a random instant"] += 1
         if wiped:
-            _wipe(run)
+            wipe(run)
     return []
 
 
 async def zombie(run: Run) -> list[str]:
-    """Pause an owner until another has taken over, then wake it: it must write nothing and end."""
+    """Pause an owner, at a named step or anywhere, until another has taken over, then wake it: it
+    must write nothing and end.
+    """
     await run.feed(0.3)
-    await run.start("w0")
-    await run.until_done(round(0.1 * run.mix.records))
-    await run.trickle(0.1, run.rng.uniform(0.05, 0.5))
-    run.signal(SIGSTOP, "w0")
-    run.faults["owner paused past its time-outs"] += 1
+    places = (*IN_A_BATCH, "")
+    place = places[run.seed // CYCLE % len(places)]
+    if place:
+        await pause(run, place)
+    else:
+        await run.start("w0")
+        await run.until_done(round(0.1 * run.mix.records), kept="w0")
+        await run.trickle(0.1, run.rng.uniform(0.05, 0.5))
+        run.workers["w0"].send(SIGSTOP)
+    run.faults[f"zombie paused {place or 'at a random instant'}"] += 1
     before = await run.done()
     await run.start("w1")
     await run.feed(0.2)
-    await run.until_done(before + round(0.15 * run.mix.records))
-    run.signal(SIGCONT, "w0")
+    await run.until_done(before + round(0.15 * run.mix.records), kept="w1")
+    run.workers["w0"].send(SIGCONT)
     await run.trickle(0.2, 1.0)
-    if not await run.died("w0", ENDS_WITHIN_S):
+    if not await run.died("w0"):
         return ["the zombie did not end"]
     if run.workers["w0"].exit_code() == 0:
         return ["the zombie ended as if nothing were wrong"]
@@ -89,21 +100,40 @@ async def zombie(run: Run) -> list[str]:
 
 
 async def broker_killed(run: Run) -> list[str]:
-    """Kill the broker, or freeze it, in the middle of transactions; the worker has to cope."""
+    """Kill the broker, or freeze it, and the coordinators with it, while a worker stands in the
+    middle of a transaction.
+    """
     await run.feed(0.3)
-    await run.start()
-    await run.until_done(round(0.05 * run.mix.records))
-    for _ in range(2):
-        await run.trickle(0.1, run.rng.uniform(0.1, 0.6))
-        if run.rng.random() < 0.5:
+    for killed in run.rng.sample((True, False), 2):
+        await pause(run, run.rng.choice(IN_A_TRANSACTION))
+        if killed:
             await asyncio.to_thread(run.server.kill)
+            if run.rng.random() < 0.5:
+                run.workers["w0"].send(SIGCONT)
             await asyncio.to_thread(run.server.start)
-            run.faults["broker killed and restarted"] += 1
+            run.workers["w0"].send(SIGCONT)
         else:
             await asyncio.to_thread(run.server.pause)
+            run.workers["w0"].send(SIGCONT)
             await asyncio.sleep(run.rng.uniform(1.0, 6.0))
             await asyncio.to_thread(run.server.resume)
-            run.faults["broker frozen for seconds"] += 1
+        what = "killed and restarted" if killed else "frozen for seconds"
+        run.faults[f"broker {what} in mid-transaction"] += 1
+        await goes_on(run)
+    return []
+
+
+async def timed_out(run: Run) -> list[str]:
+    """Pause a worker in a transaction until the coordinator has given that up, but not the member:
+    it is fenced, and has to go on by itself.
+    """
+    await run.feed(0.3)
+    for point in run.rng.sample(IN_A_TRANSACTION, 2):
+        await pause(run, point)
+        await asyncio.sleep(run.tuning.transaction_timeout_ms / 1000 + ABORTED_AFTER_S)
+        run.workers["w0"].send(SIGCONT)
+        run.faults["transaction given up by its coordinator"] += 1
+        await goes_on(run)
     return []
 
 
@@ -158,7 +188,7 @@ async def compacted(run: Run) -> list[str]:
         await run.trickle(0.01, 0.5)
     await run.kill()
     run.faults["restore from a compacted changelog"] += 1
-    _wipe(run)
+    wipe(run)
     return []
 
 
@@ -166,7 +196,7 @@ async def stops_at_poison(run: Run) -> list[str]:
     """By policy a worker ends at a poisoned record, passing nothing over; then that changes."""
     await run.feed_all()
     await run.start()
-    if not await run.died("w0", ENDS_WITHIN_S):
+    if not await run.died("w0"):
         return ["the worker did not end at the poisoned record"]
     run.faults["stopped at a poisoned record"] += 1
     found = []
@@ -189,7 +219,7 @@ async def quiet(run: Run) -> list[str]:
     """One crash on made-up timestamps: log time must follow from the input alone."""
     await run.feed(0.5)
     point = run.rng.choice(("after_send", "after_commit", "after_store"))
-    await _crash(run, point, run.rng.randrange(6, 16))
+    await crash(run, point, run.rng.randrange(6, 16))
     return []
 
 
@@ -204,9 +234,9 @@ async def clock_skew(run: Run) -> list[str]:
     for point in ("after_send", "after_commit", "after_store"):
         run.clock_off_s = run.rng.choice(clocks)
         run.faults["worker's clock wrong"] += bool(run.clock_off_s)
-        await _crash(run, point, run.rng.randrange(3, 12))
+        await crash(run, point, run.rng.randrange(3, 12))
         if run.rng.random() < 0.3:
-            _wipe(run)
+            wipe(run)
     found = await _refused_clock(run)
     run.clock_off_s = run.rng.choice(clocks) if run.mix.timed else 0.0
     return found
@@ -216,9 +246,9 @@ async def forgetting(run: Run) -> list[str]:
     """SIGKILL in batches that drop generations of a collection that forgets."""
     await run.feed(0.3)
     for point in run.rng.sample(IN_A_BATCH, 3):
-        await _crash(run, point, run.rng.randrange(3, 16))
+        await crash(run, point, run.rng.randrange(3, 16))
         if run.rng.random() < 0.5:
-            _wipe(run)
+            wipe(run)
     return []
 
 
@@ -229,38 +259,11 @@ async def _refused_clock(run: Run) -> list[str]:
     run.clock_off_s = REFUSED_CLOCK_S
     await run.start()
     run.faults["worker's clock refused by the broker"] += 1
-    if not await run.died("w0", ENDS_WITHIN_S):
+    if not await run.died("w0"):
         return ["a worker whose clock the broker refuses did not end"]
     if run.workers["w0"].exit_code() == 0 or await run.done() != before:
         return ["a worker whose clock the broker refuses went on"]
     return []
-
-
-async def _work_a_little(run: Run) -> None:
-    before = await run.done()
-    await run.start()
-    await run.until_done(before + round(0.1 * run.mix.records))
-    await run.kill()
-    run.faults["SIGKILL at a random instant"] += 1
-
-
-async def _crash(run: Run, point: str, passes: int = 1) -> None:
-    """Start a worker that dies when it passes `point` for so many times, and wait until it has."""
-    await run.start(crash=f"{point}:{passes}")
-    feeding = asyncio.create_task(run.trickle(0.2, 1.0))
-    if point == "on_stop":
-        # When all is done, every partition has been taken over and will be given up.
-        await feeding
-        await run.until_done(run.fed)
-        await run.stop()
-    reached = await run.died("w0", REACHED_WITHIN_S)
-    await feeding
-    if not reached:
-        await run.kill()
-        raise DrillError(f"crash point {point}:{passes} was not reached")
-    if run.workers["w0"].exit_code() != -9:
-        raise DrillError(f"{point}:{passes} ended with {run.workers['w0'].exit_code()}, not -9")
-    run.faults[f"SIGKILL {point}"] += 1
 
 
 async def _has_holes(run: Run) -> bool:
@@ -272,8 +275,3 @@ async def _has_holes(run: Run) -> bool:
         records and records[-1].offset - records[0].offset >= 2 * len(records)
         for records in found.values()
     )
-
-
-def _wipe(run: Run) -> None:
-    run.wipe()
-    run.faults["disk wiped"] += 1

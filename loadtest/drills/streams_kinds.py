@@ -11,6 +11,7 @@ from typing import Final
 from loadtest.drills import streams_faults as faults
 from loadtest.drills.streams_load import SKEW_MS, Mix
 from loadtest.drills.streams_run import Tuning
+from streams.engine.crash import POINTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ KINDS: Final[dict[str, Kind]] = {
         Mix(records=800, keys=30, partitions=2, big=4),
         replace(_USUAL, batch_max=16),
     ),
+    "timed out": Kind(faults.timed_out, _MIX, replace(_USUAL, transaction_timeout_ms=2_000)),
     "compacted": Kind(
         faults.compacted, Mix(records=2_400, keys=12, partitions=2), _USUAL, compacting=True
     ),
@@ -76,12 +78,36 @@ KINDS: Final[dict[str, Kind]] = {
 
 _CYCLE: Final = (
     "crash points", "SIGKILL", "crash points", "zombie", "crash points", "storm", "crash points",
-    "refused", "crash points", "SIGKILL", "crash points", "compacted", "generations",
+    "refused", "crash points", "SIGKILL", "timed out", "compacted", "generations",
     "stop policy", "crash points", "clock skew", "crash points", "same bytes",
     "wrong clock", "broker",
 )  # fmt: skip
 
 
+FAULTS: Final = (
+    *(f"SIGKILL {point}" for point in POINTS),
+    "SIGKILL at a random instant",
+    "disk wiped",
+    *(f"zombie paused {point}" for point in (*faults.IN_A_BATCH, "at a random instant")),
+    "broker killed and restarted in mid-transaction",
+    "broker frozen for seconds in mid-transaction",
+    "transaction given up by its coordinator",
+    "send refused by the broker",
+    "worker joined",
+    "worker left by SIGKILL",
+    "worker left by SIGTERM",
+    "restore from a compacted changelog",
+    "stopped at a poisoned record",
+    "timestamps jump by days",
+    "timers by a wrong clock",
+    "worker's clock wrong",
+    "worker's clock refused by the broker",
+    "poisoned record",
+    "same input twice",
+)
+"""All that the runs do, by the names under which they count it."""
+
+
 def kind_of(seed: int) -> str:
     """Say which kind of run a seed is."""
-    return _CYCLE[seed % len(_CYCLE)]
+    return _CYCLE[seed % faults.CYCLE]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import signal
 import sys
 import time
 from collections import Counter
@@ -22,7 +21,7 @@ from typing import Any, Final
 
 import msgspec
 
-from deploy.local.child import Child, Command
+from deploy.local.child import Child, Command, stands_still
 from deploy.local.home import PROJECT
 from deploy.local.kafka import Kafka
 from loadtest.drills import streams_model as model
@@ -31,8 +30,6 @@ from loadtest.drills.streams_broker import INPUTS, WRITTEN, Broker
 from loadtest.drills.streams_load import Fed, Mix, feed
 from loadtest.drills.streams_state import last_values, local_differences, split_state
 
-SETTLE_WITHIN_S: Final = 90.0
-ENDS_WITHIN_S: Final = 45.0
 RESTARTS_MAX: Final = 20
 POLL_S: Final = 0.1
 SLICES: Final = 40
@@ -57,6 +54,16 @@ class Tuning:
     transaction_timeout_ms: int = 6_000
 
 
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """How workers are run: what Python is given, and how long a wait for them goes on while they
+    commit nothing.
+    """
+
+    program: tuple[str, ...] = ("-m", streams_task.__name__)
+    patience_s: float = 90.0
+
+
 @dataclass(slots=True)
 class Run:
     """A run in progress. `faults` counts what was done to it, by kind."""
@@ -71,6 +78,7 @@ class Run:
     rng: Random
     faults: Counter[str] = field(default_factory=Counter)
     workers: dict[str, Child] = field(default_factory=dict)
+    started: Workers = field(default_factory=Workers)
     stop_on_poison: bool = False
     clock_off_s: float = 0.0
     fed: int = 0
@@ -121,7 +129,7 @@ class Run:
         argument = msgspec.json.encode(told).decode()
         command = Command(
             name=name,
-            argv=(sys.executable, "-m", streams_task.__name__, argument),
+            argv=(sys.executable, *self.started.program, argument),
             log=self.folder / "logs" / f"{name}.log",
             env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(PROJECT)},
             cwd=PROJECT,
@@ -140,13 +148,21 @@ class Run:
         """Ask a worker to end, and wait for it."""
         await asyncio.to_thread(self.workers[name].stop)
 
-    def signal(self, sig: signal.Signals, name: str = "w0") -> None:
-        """Send a worker a signal."""
-        self.workers[name].send(sig)
+    async def died(self, name: str) -> bool:
+        """Wait until a worker has ended; False when it does not."""
 
-    async def died(self, name: str, within_s: float) -> bool:
-        """Wait until a worker has ended; False when it has not in time."""
-        return await self.until(lambda: not self.workers[name].running(), within_s)
+        async def ended() -> bool:
+            return not self.workers[name].running()
+
+        return await self._comes(ended)
+
+    async def stands(self, name: str) -> bool:
+        """Wait until a worker has paused itself; False when it does not."""
+
+        async def paused() -> bool:
+            return stands_still(self.workers[name].pid)
+
+        return await self._comes(paused)
 
     def wipe(self, name: str = "w0") -> None:
         """Lose a worker's disk."""
@@ -159,28 +175,26 @@ class Run:
 
     # -- conditions --------------------------------------------------------------------------
 
-    async def until(self, condition: Callable[[], bool], within_s: float) -> bool:
-        """Wait for a condition; False when it does not come in time."""
-        deadline = time.monotonic() + within_s
-        while not condition():
-            if time.monotonic() > deadline:
-                return False
-            await asyncio.sleep(POLL_S / 4)
-        return True
-
     async def done(self) -> int:
         """Return how many input records are committed."""
         offsets = await self.broker.committed(self.prefix)
         topics = {f"{self.prefix}.{name}" for name in INPUTS}
         return sum(offset for tp, offset in offsets.items() if tp.topic in topics)
 
-    async def until_done(self, records: int, within_s: float = SETTLE_WITHIN_S) -> None:
-        """Wait until so many input records are committed, whichever workers do it."""
+    async def until_done(self, records: int, kept: str = "") -> None:
+        """Wait until so many input records are committed; `kept` names a worker that is started
+        again whenever it ends.
+        """
 
         async def reached() -> bool:
             return await self.done() >= records
 
-        await self._await(reached, within_s, f"{records} records committed")
+        what = f"{records} records committed"
+        await (self._kept(kept, reached, what) if kept else self._await(reached, what))
+
+    async def catch_up(self, name: str = "w0") -> None:
+        """Wait until a worker has applied all that was fed."""
+        await self.until_done(self.fed, kept=name)
 
     async def settle(self, name: str = "w0") -> None:
         """Have one worker finish everything, then stop it; all others have ended.
@@ -190,11 +204,7 @@ class Run:
         """
         if name not in self.workers or not self.workers[name].running():
             await self.start(name)
-
-        async def caught_up() -> bool:
-            return await self.done() >= self.fed
-
-        await self._kept(name, caught_up, "the worker has caught up")
+        await self.catch_up(name)
         await self.trickle(1.0, LAST_S)
         await self.feed_all()
         expected = await self.expected()
@@ -218,7 +228,7 @@ class Run:
                 await self.start(name)
             return await condition()
 
-        await self._await(holds, SETTLE_WITHIN_S, what)
+        await self._await(holds, what)
 
     async def _all_applied(self, expected: dict[int, model.Partition], must_fire: int) -> bool:
         if await self.done() < self.mix.records:
@@ -232,12 +242,22 @@ class Run:
             for (_, number), records in fired.items()
         )
 
-    async def _await(self, condition: Condition, within_s: float, what: str) -> None:
-        deadline = time.monotonic() + within_s
+    async def _await(self, condition: Condition, what: str) -> None:
+        if not await self._comes(condition):
+            raise DrillError(f"nothing happens any more, and not yet: {what}")
+
+    async def _comes(self, condition: Condition) -> bool:
+        """Wait for a condition for as long as there is progress; False when there is none."""
+        done, deadline = -1, 0.0
         while not await condition():
-            if time.monotonic() > deadline:
-                raise DrillError(f"not within {within_s:.0f} s: {what}")
+            now, before = time.monotonic(), done
+            done = await self.done()
+            if done != before:
+                deadline = now + self.started.patience_s
+            if now > deadline:
+                return False
             await asyncio.sleep(POLL_S)
+        return True
 
     # -- what is left ------------------------------------------------------------------------
 
@@ -267,6 +287,7 @@ class Run:
                 ),
             )
             found += [f"[{number}] {each}" for each in model.differences(wanted, wrote)]
+            self.faults["poisoned record"] += len(wanted.dead)
         return sum(model.checked(each) for each in expected.values()), found
 
     async def outputs(self) -> dict[tuple[str, int], list[tuple[Any, ...]]]:

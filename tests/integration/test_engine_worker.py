@@ -71,11 +71,17 @@ def test_a_wiped_disk_is_rebuilt_from_the_changelog_and_a_kept_one_needs_no_rest
             shutil.rmtree(drill.state_dir())
         drill.start()
         drill.wait_ready()
+        shown = drill.metrics()
         drill.workers["w0"].stop()
         assert drill.disk_state() == before
         restored = [line for line in drill.log() if line["event"] == "state_restored"]
         assert [line["rebuilt"] for line in restored[-PARTITIONS:]] == [wipe] * PARTITIONS
-        assert any(line["records"] for line in restored[-PARTITIONS:]) == wipe
+        told = {line["partition"]: line["records"] for line in restored[-PARTITIONS:]}
+        assert any(told.values()) == wipe
+        for number, records in told.items():
+            of = f'partition="{number}",task="{drill.name}"'
+            assert shown[f"headrace_streams_restore_records{{{of}}}"] == records
+            assert shown[f"headrace_streams_restore_seconds{{{of}}}"] > 0
 
 
 def test_what_the_broker_refuses_is_found_and_dead_lettered_alone(rig: RigMaker) -> None:
@@ -88,6 +94,8 @@ def test_what_the_broker_refuses_is_found_and_dead_lettered_alone(rig: RigMaker)
     assert wait_for(swell.consumed, DRAIN_S), swell.workers["w0"].log_tail()
     out = swell.read(f"{swell.name}.out")
     assert [len(record.value) for record in out] == [10, 20, 30, 40, 50]
+    labels = f'partition="0",reason="refused",task="{swell.name}"'
+    assert swell.metrics()[f"headrace_streams_aborts_total{{{labels}}}"] >= 1
     [letter] = swell.read(f"{swell.name}.a.dlq")
     assert letter.value == b"300000"
     assert b"MessageSizeTooLarge" in dict(letter.headers)["dlq.reason"]
@@ -207,7 +215,8 @@ def test_the_readmes_example_runs_as_it_stands(rig: RigMaker) -> None:
 
 def test_metrics_tell_rate_lag_stages_and_state_per_partition(rig: RigMaker) -> None:
     drill = rig()
-    drill.produce(f"{drill.name}.a", [(0, b"k", b"1")] * 50)
+    drill.produce(f"{drill.name}.a", [(0, b"k", b"10")] * 5 + [(0, b"k", b"1")] * 42)
+    drill.produce(f"{drill.name}.a", [(0, b"k", b"poison")] * 3)
     drill.start()
     drained(drill)
     of = f'partition="0",task="{drill.name}"'
@@ -218,6 +227,11 @@ def test_metrics_tell_rate_lag_stages_and_state_per_partition(rig: RigMaker) -> 
     assert shown[f"headrace_streams_records_total{by_topic}"] == 50
     assert shown[f"headrace_streams_lag_records{by_topic}"] == 0
     assert shown[f"headrace_streams_running{{{of}}}"] == 1
+    assert shown[f"headrace_streams_dead_letters_total{{{of}}}"] == 3
+    assert shown[f"headrace_streams_timers_fired_total{{{of}}}"] == 5
+    written = 47 + 42 + 3 + 5 + 5  # its own, of odd ones another, letters, timers, what they cause
+    assert shown[f"headrace_streams_emitted_total{{{of}}}"] == written
+    assert shown[f"headrace_streams_changes_total{{{of}}}"] > 0
     assert shown[f"headrace_streams_batch_records_sum{{{of}}}"] >= 50
     assert shown[f"headrace_streams_transaction_seconds_count{{{of}}}"] >= 1
     assert shown[f"headrace_streams_lag_seconds{{{of}}}"] == 0

@@ -211,4 +211,6 @@ def test_a_misspelt_crash_point_is_an_error() -> None:
     with pytest.raises(ValueError, match="after_comit"):
         CrashPoint.parse("after_comit")
     assert CrashPoint.parse("after_commit:3").countdown == 3
+    with pytest.raises(ValueError, match="stop"):
+        CrashPoint.parse("after_commit:3:stop")
     CrashPoint.parse("").at("after_commit")
