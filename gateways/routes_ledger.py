@@ -7,7 +7,7 @@ from typing import Any, Final
 from gateways.handlers import JSON, PAGE, SEARCH, TIME, WRITES, Handlers
 from gateways.http.dispatch import AsyncHandler
 from gateways.http.routing import Answer, Parameter, Route
-from gateways.payments.bodies import AmountBody, EmptyBody, FlagsBody, TransferBody
+from gateways.payments.bodies import AmountBody, EmptyBody, FlagsBody, ReversalBody, TransferBody
 from gateways.payments.entry_queries import BASES
 from gateways.payments.present import Account, Payment
 from gateways.payments.present_entries import BalanceAt, EntryList
@@ -181,12 +181,12 @@ def _transfers(to: Handlers) -> list[Route]:
             "/v1/transfers/{id}/reversals",
             "reverse_transfer",
             to.later(to.transfers.reverse),
-            summary="Pay a transfer back, or a part of it: the reversal is a transfer of its own",
+            summary="Pay a transfer, a leg or a part back: the reversal is a transfer of its own",
             scope="payments:write",
             media_type=JSON,
             takes_body=True,
             body_optional=True,
-            request=AmountBody,
+            request=ReversalBody,
             answers=made,
             parameters=WRITES,
         ),

@@ -71,6 +71,7 @@ _NOTHING: Final[dict[str, Any]] = {
     "closed": None,
     "parts": [],
     "leg_indexes": [],
+    "legs_total": None,
 }
 
 
@@ -143,6 +144,7 @@ def _rarities(extra: dict[str, Any]) -> dict[str, Any]:
         "closed": account.get("closed"),
         "parts": linked.get("parts", []),
         "leg_indexes": [leg[0] for leg in linked.get("held", ())],
+        "legs_total": linked.get("legs"),
     }
     if "reason" in linked:
         reason = linked["reason"]

@@ -1,9 +1,7 @@
 """Reversals: what a transfer moved is moved back, whole or in part, never more of it. Pure.
 
-The total that was paid back of a leg is kept by one partition, its *owner*: the home of the leg's
-payee if that is guarded, else the owner of the whole transfer (the home of its first guarded payee,
-else of its first guarded payer, else of its first payee). So reversals of one leg, however many
-race, are decided one after the other in one log.
+The total that was paid back of a leg is kept by one partition, its *owner* (`ids.payback_home`). So
+reversals of one leg, however many race, are decided one after the other in one log.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from ledger_writer.model import (
 )
 from ledger_writer.operations import COMMITTED, DEBIT
 from ledger_writer.outcome import Outcome, Refusal
-from schemas.ids import is_guarded
+from schemas.ids import payback_home
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,12 +126,8 @@ def _chosen(legs: Sequence[Leg], leg: int | None) -> Sequence[int]:
 
 
 def _owner(legs: Sequence[Leg], index: int, partitions: int) -> int:
-    payee = legs[index].destination
-    if is_guarded(payee):
-        return home_of(payee, partitions)
-    payees = [leg.destination for leg in legs if is_guarded(leg.destination)]
-    payers = [leg.source for leg in legs if is_guarded(leg.source)]
-    return home_of([*payees, *payers, legs[0].destination][0], partitions)
+    sides = [(leg.source, leg.destination) for leg in legs]
+    return home_of(payback_home(sides, index), partitions)
 
 
 def _back(leg: Leg, amount_minor: int) -> Leg:

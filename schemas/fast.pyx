@@ -765,10 +765,16 @@ cdef int write_ledger_events_LedgerEvent(Buffer* out, dict record) except -1:
         for item1 in <list?>value:
             put_int(out, item1)
     put_byte(out, 0)
+    value = record.get("legs_total", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_int(out, value)
     return 0
 
 
-cdef dict blank_ledger_events_LedgerEvent = {"type": None, "event_id": None, "command_id": None, "saga_id": None, "tenant": None, "identity": None, "body_hash": None, "slot": None, "home_account": None, "ledger_partition": None, "position": None, "command_offset": None, "booked_at_us": None, "effective_at_us": None, "transfer_id": None, "reason": None, "detail": None, "failed_leg": None, "repeated": None, "entries": None, "chain_hash": None, "account_id": None, "currency": None, "account_kind": None, "account_name": None, "min_balance_minor": None, "max_balance_minor": None, "reference": None, "metadata": None, "hold_id": None, "amount_minor": None, "remaining_minor": None, "expires_at_us": None, "original_id": None, "original_leg": None, "dry_run": None, "reservation_id": None, "debits_frozen": None, "credits_frozen": None, "closed": None, "parts": None, "leg_indexes": None}
+cdef dict blank_ledger_events_LedgerEvent = {"type": None, "event_id": None, "command_id": None, "saga_id": None, "tenant": None, "identity": None, "body_hash": None, "slot": None, "home_account": None, "ledger_partition": None, "position": None, "command_offset": None, "booked_at_us": None, "effective_at_us": None, "transfer_id": None, "reason": None, "detail": None, "failed_leg": None, "repeated": None, "entries": None, "chain_hash": None, "account_id": None, "currency": None, "account_kind": None, "account_name": None, "min_balance_minor": None, "max_balance_minor": None, "reference": None, "metadata": None, "hold_id": None, "amount_minor": None, "remaining_minor": None, "expires_at_us": None, "original_id": None, "original_leg": None, "dry_run": None, "reservation_id": None, "debits_frozen": None, "credits_frozen": None, "closed": None, "parts": None, "leg_indexes": None, "legs_total": None}
 
 
 cdef dict read_ledger_events_LedgerEvent(Cursor* cursor):
@@ -864,6 +870,8 @@ cdef dict read_ledger_events_LedgerEvent(Cursor* cursor):
             (<list>items).append(item)
         count = get_block(cursor)
     record["leg_indexes"] = items
+    if get_branch(cursor) != 0:
+        record["legs_total"] = get_int(cursor)
     return record
 
 def encode_ledger_events(bytes frame, dict record):
@@ -1441,10 +1449,16 @@ cdef int write_payments_requests_PaymentRequest(Buffer* out, dict record) except
         for item1 in <list?>value:
             put_int(out, item1)
     put_byte(out, 0)
+    value = record.get("original_leg", None)
+    if value is None:
+        put_byte(out, 0)
+    else:
+        put_byte(out, 2)
+        put_int(out, value)
     return 0
 
 
-cdef dict blank_payments_requests_PaymentRequest = {"type": None, "request_id": None, "resource_id": None, "tenant": None, "idempotency_key": None, "identity": None, "body_hash": None, "slot": None, "home_account": None, "received_at_us": None, "method": None, "amount_minor": None, "currency": None, "source_account": None, "destination_account": None, "capture": None, "expires_in_s": None, "description": None, "reference": None, "metadata": None, "context": None, "account_kind": None, "account_name": None, "min_balance_minor": None, "max_balance_minor": None, "reply_partition": None, "target_id": None, "legs": None, "effective_at_us": None, "dry_run": None, "debits": None, "credits": None, "answer": None, "answer_reason": None, "answer_step": None, "answer_remaining_minor": None, "answer_detail": None, "answer_failed_leg": None, "answer_booked_at_us": None, "answer_entries": None, "answer_leg_indexes": None}
+cdef dict blank_payments_requests_PaymentRequest = {"type": None, "request_id": None, "resource_id": None, "tenant": None, "idempotency_key": None, "identity": None, "body_hash": None, "slot": None, "home_account": None, "received_at_us": None, "method": None, "amount_minor": None, "currency": None, "source_account": None, "destination_account": None, "capture": None, "expires_in_s": None, "description": None, "reference": None, "metadata": None, "context": None, "account_kind": None, "account_name": None, "min_balance_minor": None, "max_balance_minor": None, "reply_partition": None, "target_id": None, "legs": None, "effective_at_us": None, "dry_run": None, "debits": None, "credits": None, "answer": None, "answer_reason": None, "answer_step": None, "answer_remaining_minor": None, "answer_detail": None, "answer_failed_leg": None, "answer_booked_at_us": None, "answer_entries": None, "answer_leg_indexes": None, "original_leg": None}
 
 
 cdef dict read_payments_requests_PaymentRequest(Cursor* cursor):
@@ -1549,6 +1563,8 @@ cdef dict read_payments_requests_PaymentRequest(Cursor* cursor):
             (<list>items).append(item)
         count = get_block(cursor)
     record["answer_leg_indexes"] = items
+    if get_branch(cursor) != 0:
+        record["original_leg"] = get_int(cursor)
     return record
 
 def encode_payments_requests(bytes frame, dict record):
@@ -1862,9 +1878,9 @@ DECODERS = {
 FINGERPRINTS = {
     "gateway.replies": "a5619991318e7f0857f6a28e50928204b9205b9fbba7c00166bb3ddb645d1ac1",
     "ledger.commands": "ffeb84aea9414c490509e83cbbc9b128d124d65c33f2dca372f2b0d74b3675c6",
-    "ledger.events": "dea6fd1810cfe9eae107a70b4db137df0d6bcb7a22c3f95368c25203b55d89b0",
+    "ledger.events": "ca7f9e32c8f66d456675005205680b4959f47d6ba31d70133583ef66533f7270",
     "payments.events": "fac972846244f3460fc19feb50af5588f8dc5eed80069c2a4c5d420542e7e8e7",
-    "payments.requests": "54e484fe25a5b78079facbba6e75474dd396686d1b5cf1a726fdb73ede63e133",
+    "payments.requests": "5277ce0996ce0bb11c1fab9639a02dd3329b6c36a3d400cf2fd96c82d75e5791",
     "webhooks.events": "b15eb503e37451f2c91089165b0ed621ce963138e0541c0f8e4a0a430299c295",
     "webhooks.quarantine": "de244b6a8fcf44829f0df35b536f690f780f6ac5d16add830d29de0dfb8f16f9",
     "webhooks.received": "cb62322417c1f4afe14497c8c6be4fd21129524fafaa97e7c6159906ef33be13",

@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, Literal
 
@@ -119,6 +120,18 @@ def home_account(source: str, destination: str) -> str:
     if is_guarded(source) or not is_guarded(destination):
         return source
     return destination
+
+
+def payback_home(legs: Sequence[tuple[str, str]], index: int) -> str:
+    """Return the account at whose home it is decided what is paid back of one leg.
+
+    `legs` are sources and destinations. It is the leg's payee if that is guarded, else the first
+    guarded payee of all legs, else the first guarded payer, else the first payee: so reversals of
+    one leg are all decided in one log.
+    """
+    payees = [payee for _, payee in legs]
+    sides = [payees[index], *payees, *(payer for payer, _ in legs)]
+    return next((side for side in sides if is_guarded(side)), payees[0])
 
 
 def partition_of(slot: int, partitions: int) -> int:

@@ -90,9 +90,21 @@ class PaymentBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
 
 
 class AmountBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
-    """How much to capture, refund or reverse; without an amount, all that is left."""
+    """How much to capture or refund; without an amount, all that is left."""
 
     amount: AmountMinor | None = None
+
+
+class ReversalBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """What to pay back: without a leg all of them, without an amount all that is left.
+
+    Of a transfer of several legs, an amount needs its leg.
+    """
+
+    amount: AmountMinor | None = None
+    leg: (
+        Annotated[int, Meta(ge=0, lt=LEGS_MAX, description="Which leg, by its index from 0")] | None
+    ) = None
 
 
 class EmptyBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):

@@ -66,9 +66,13 @@ transfer_id, status, original_id, reason, detail, reference, metadata::text, ent
         from transfers back where back.original_id = t.transfer_id and back.status = 'posted'
     ) as reversed_minor"""
 
+# What several homes have posted is shown whole or not at all; its own home tells when.
+_WHOLE: Final = """(t.legs_total is null or t.ledger_position > 0
+    and jsonb_array_length(t.entries) = 2 * t.legs_total)"""
+
 TRANSFER: Final = f"""
 select {_TRANSFER_COLUMNS} from transfers t
-where transfer_id = $1 and tenant = $2"""  # noqa: S608 (constants)
+where transfer_id = $1 and tenant = $2 and {_WHOLE}"""  # noqa: S608 (constants)
 
 _TRANSFERS: Final = Shape(_TRANSFER_COLUMNS, "transfers", "transfer_id", "booked_at_us")
 
@@ -139,7 +143,7 @@ select (posted + (
 
 def transfers(query: TransferQuery) -> tuple[str, list[Any]]:
     """Return the statement and arguments of one page of transfers."""
-    filters = Filters()
+    filters = Filters(conditions=[_WHOLE])
     filters.said("transfer", query.reference, query.metadata)
     if query.account is not None:
         side = msgspec.json.encode([{"account_id": query.account}]).decode()

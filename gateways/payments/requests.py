@@ -13,6 +13,7 @@ from gateways.payments.bodies import (
     EmptyBody,
     FlagsBody,
     PaymentBody,
+    ReversalBody,
     TransferBody,
 )
 from gateways.payments.canonical import Kind, body_hash
@@ -132,11 +133,8 @@ def transfer(body: TransferBody, key: str, caller: Caller, effective_at_us: int 
     return record
 
 
-def reversal(
-    body: AmountBody, key: str, caller: Caller, original: str, legs: list[tuple[str, str]]
-) -> Record:
-    """Build the request that pays a transfer back; its home is that of who pays."""
-    home = home_of([(destination, source) for source, destination in legs])
+def reversal(body: ReversalBody, key: str, caller: Caller, original: str, home: str) -> Record:
+    """Build the request that pays a transfer back, for the home where that is decided."""
     transfer_id = ids.transfer_id(caller.tenant, key, home)
     record = _record(
         "transfer.reverse",
@@ -149,6 +147,7 @@ def reversal(
     )
     record["target_id"] = original
     record["amount_minor"] = body.amount
+    record["original_leg"] = body.leg
     return record
 
 

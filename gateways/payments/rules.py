@@ -127,24 +127,26 @@ def effective_us(body: TransferBody) -> int | None:
     return at_us
 
 
-def check_one_home(debited: list[tuple[str, str]], partitions: int) -> None:
-    """Raise Refused unless one partition guards all debits; each is (pointer, account).
+def payback_home(legs: list[tuple[str, str]], leg: int | None, partitions: int) -> str:
+    """Return the account at whose home a reversal is decided; `legs`: source and destination.
 
-    The funds of a guarded account are checked where it is at home, and a reversal is decided whole
-    at one place.
+    Refused where the transfer has no such leg, or where several homes would have to decide.
     """
-    guarded = [(at, account) for at, account in debited if ids.is_guarded(account)]
-    homes = [ids.partition_of(ids.slot_of(account), partitions) for _, account in guarded]
-    away = [at for (at, _), home in zip(guarded, homes, strict=True) if home != homes[0]]
-    if not away:
-        return
+    if leg is not None:
+        if leg < len(legs):
+            return ids.payback_home(legs, leg)
+        detail = f"must be the index of one of the transfer's legs: 0 to {len(legs) - 1}"
+        raise invalid("/leg", "out_of_range", detail)
+    homes = [ids.payback_home(legs, index) for index in range(len(legs))]
+    if len({ids.partition_of(ids.slot_of(home), partitions) for home in homes}) == 1:
+        return homes[0]
     detail = (
-        "All customer accounts that one reversal debits must have their home on the same "
-        "partition, which decides about their funds together. Pay the legs back by transfers."
+        "The accounts that this reversal debits are at home on several partitions, each of which "
+        f"decides about its own. Reverse each leg by itself: `leg` 0 to {len(legs) - 1}, each "
+        "under a key of its own."
     )
     code = "debits_need_one_home"
-    here = "is at home on another partition than the first debited account"
-    raise Refused(code, detail, *(FieldError(at, code, here) for at in away))
+    raise Refused(code, detail, FieldError("/leg", code, "must say which leg to pay back"))
 
 
 def holds_card_number(text: str) -> bool:

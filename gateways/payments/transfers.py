@@ -1,7 +1,7 @@
 """The ledger's own interface: movements that are posted together or not at all, and reversals.
 
-Accounts of any homes may take part in one transfer. All customer accounts that one reversal debits
-must be at home on one partition; others are refused here, before anything is written.
+Accounts of any homes may take part in one transfer. A reversal is decided at one home: of a
+transfer whose payees have several, each leg is paid back by itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gateways.http.dispatch import AsyncHandler
 from gateways.http.exchange import Exchange
 from gateways.http.routing import Handler
 from gateways.payments import present_transfers, requests, rules
-from gateways.payments.bodies import AmountBody, TransferBody
+from gateways.payments.bodies import ReversalBody, TransferBody
 from gateways.payments.create import WAIT_S, caller_of
 from gateways.payments.intake import Answered, Intake, Resource
 from gateways.payments.operate import body_of
@@ -29,7 +29,7 @@ PATH: Final = "/v1/transfers"
 REJECTED: Final = "transfer_rejected"
 
 _BODY: Final = msgspec.json.Decoder(TransferBody)
-_AMOUNT: Final = msgspec.json.Decoder(AmountBody)
+_REVERSAL: Final = msgspec.json.Decoder(ReversalBody)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -60,15 +60,15 @@ class Transfers:
 
     async def reverse(self, exchange: Exchange) -> None:
         """POST /v1/transfers/{id}/reversals."""
-        key, body = idempotency_key(exchange), body_of(exchange, _AMOUNT)
+        key, body = idempotency_key(exchange), body_of(exchange, _REVERSAL)
         original = await self._reads.find_transfer(exchange.tenant, exchange.params[0])
         legs = [(leg.source, leg.destination) for leg in original.legs]
         if not legs:
             detail = f"{original.id} is {original.status}: nothing was moved that could come back."
             error = FieldError("", "original_not_posted", detail)
             raise Refused("operation_refused", detail, error)
-        rules.check_one_home([("", destination) for _, destination in legs], self._partitions)
-        record = requests.reversal(body, key, caller_of(exchange), original.id, legs)
+        home = rules.payback_home(legs, body.leg, self._partitions)
+        record = requests.reversal(body, key, caller_of(exchange), original.id, home)
         self._submit(exchange, record, created=201)
 
     def _submit(self, exchange: Exchange, record: Record, created: int) -> None:

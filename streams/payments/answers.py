@@ -33,6 +33,7 @@ EXPIRY_AGAIN_US: Final = 1_000_000
 """How long to wait before an expiry is asked for again that came too early for the ledger."""
 
 _REPLIED: Final = ("entries", "failed_leg", "booked_at_us", "debits_frozen", "credits_frozen")
+_SHARE: Final = ("account_id", "share", "version")
 _ACCOUNT: Final = ("account_kind", "account_name", "min_balance_minor", "max_balance_minor")
 
 
@@ -222,11 +223,9 @@ def _count(of: Saga, answer: Answer) -> None:
 def _told(answer: Answer) -> dict[str, Any]:
     """Return what a reply tells of the ledger's answer, beside how the saga stands."""
     told = {key: answer[key] for key in _REPLIED if answer.get(key) is not None}
-    if answer["entries"]:
-        told["shares"] = [
-            {key: entry[key] for key in ("account_id", "share", "version")}
-            for entry in answer["entries"]
-        ]
+    shares = [tuple(entry[key] for key in _SHARE) for entry in answer["entries"]]
+    if shares := shares or answer.get("released", []):
+        told["shares"] = [dict(zip(_SHARE, share, strict=True)) for share in shares]
     return told
 
 

@@ -113,6 +113,7 @@ def _gather(linked: Linked, answer: Answer) -> None:
         linked.place = answer["ledger_partition"], answer["position"]
     linked.booked_at_us = max(linked.booked_at_us, answer["booked_at_us"] or 0)
     if answer["type"] != "transfer.committed":
+        linked.released += [(e["account_id"], e["share"], e["version"]) for e in answer["entries"]]
         return
     for at, entry in enumerate(answer["entries"]):
         leg = answer["leg_indexes"][at // 2]
@@ -137,6 +138,7 @@ def _whole(of: Saga, linked: Linked, phase: str) -> Answer:
         "amount_minor": None,
         "remaining_minor": None,
         "entries": [{name: getattr(side, name) for name in names} for side in linked.moved],
+        "released": linked.released,
         "booked_at_us": linked.booked_at_us,
         "ledger_partition": linked.place[0],
         "position": linked.place[1],

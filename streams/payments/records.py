@@ -104,6 +104,7 @@ def operation_command(of: Operation, request: Fields, home_account: str, at_us: 
         "transfer_id": of.resource_id,
         "hold_id": target if kind.startswith("hold.") else None,
         "original_id": target if kind == "transfer.reverse" else None,
+        "original_leg": request["original_leg"],
         "amount_minor": request["amount_minor"],
         "account_id": target if kind.startswith("account.") else None,
         "debits": request["debits"],

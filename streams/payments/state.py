@@ -45,7 +45,8 @@ class Linked(msgspec.Struct, array_like=True, gc=False):
     """How far homes that must agree have come.
 
     `parts` names an account at each, the saga's own first; `waiting` those, by number, who have not
-    answered what was asked last. `place` is where the saga's own home ended its part.
+    answered what was asked last. `place` is where the saga's own home ended its part; `released`
+    are the shares, with their versions, where what was held was given back.
     """
 
     parts: list[str]
@@ -56,6 +57,7 @@ class Linked(msgspec.Struct, array_like=True, gc=False):
     failed_leg: int | None = None
     place: tuple[int, int] | None = None
     booked_at_us: int = 0
+    released: list[tuple[str, int, int]] = []
 
 
 class Saga(msgspec.Struct, array_like=True, gc=False):

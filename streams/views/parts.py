@@ -1,7 +1,8 @@
 """Transfers that several homes have agreed on: each posts its legs, and tells of them apart. Pure.
 
 What a client has said, and when the transfer was booked, is what the transfer's own home says; the
-others add their entries. They are put in the order of the legs, whoever told of them first.
+others add their entries. They are put in the order of the legs, whoever told of them first. Readers
+pass a row over that has not all `legs_total` of them yet.
 """
 
 from __future__ import annotations
@@ -67,4 +68,5 @@ def row_of(transfer_id: str, part: Part) -> tuple[Any, ...]:
         said["booked_at_us"],
         said["effective_at_us"],
         said["position"] if part.home else 0,
+        said["legs_total"],
     )

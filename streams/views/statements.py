@@ -117,12 +117,12 @@ on conflict do nothing"""
 # difference. Position 0: the transfer's own home, which says when it was booked, has not spoken.
 PARTS: Final = """
 insert into transfers (transfer_id, tenant, status, reference, metadata, entries, booked_at_us,
-    effective_at_us, ledger_position)
+    effective_at_us, ledger_position, legs_total)
 select part.transfer_id, part.tenant, 'posted', part.reference, part.metadata, part.entries,
-    part.booked_at_us, part.effective_at_us, part.ledger_position
+    part.booked_at_us, part.effective_at_us, part.ledger_position, part.legs_total
 from unnest($1::text[], $2::text[], $3::text[], $4::jsonb[], $5::jsonb[], $6::bigint[],
-    $7::bigint[], $8::bigint[]) as part (transfer_id, tenant, reference, metadata, entries,
-    booked_at_us, effective_at_us, ledger_position)
+    $7::bigint[], $8::bigint[], $9::int[]) as part (transfer_id, tenant, reference, metadata,
+    entries, booked_at_us, effective_at_us, ledger_position, legs_total)
 order by part.transfer_id
 on conflict (transfer_id) do update set
     entries = (

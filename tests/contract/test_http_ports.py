@@ -444,6 +444,27 @@ async def test_a_transfer_comes_back_with_its_entries_and_what_was_paid_back(sto
         assert (await store.views.transfer(TENANT, transfer_id)).reversed_amount == 5
 
 
+@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+async def test_what_several_homes_posted_is_shown_whole_or_not_at_all(store):
+    sides = [EntryTold(ALICE, 1, 4, -5, "EUR", 95, 2), EntryTold(BOB, 1, 2, 5, "EUR", 5, 0)]
+    made = ids.transfer_id(TENANT, "t", ALICE)
+    kept = msgspec.structs.replace(
+        present_transfers.transfer({"resource_id": made, "reference": "r"}, None),
+        status="posted",
+        legs=present_transfers.legs_of(sides),
+        entries=[present_transfers.entry(side) for side in sides],
+        booked_at=times.timestamp(AT_US),
+        effective_at=times.timestamp(AT_US),
+    )
+    await store.transfer(TENANT, kept)
+    for legs_total, position, seen in ((2, 1, False), (1, 0, False), (1, 1, True)):
+        change = "update transfers set legs_total = $1, ledger_position = $2"
+        await store.run(change, (legs_total, position))
+        listed = await store.views.transfers(TransferQuery(TENANT, reference="r"))
+        assert (await store.views.transfer(TENANT, made)) == (kept if seen else None)
+        assert [one.transfer for one in listed] == ([kept] if seen else [])
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_statements_and_balances_are_those_of_the_whole_history(store, seed):
     rows = history(random.Random(seed), 60)

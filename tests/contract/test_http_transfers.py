@@ -173,6 +173,74 @@ async def test_a_reversal_is_a_transfer_of_its_own_at_the_payees_home():
         assert problem["errors"][0]["code"] == "amount_exceeds_original"
 
 
+async def shown(rig, *movements):
+    """Show a posted transfer in the views; return the path of its reversals."""
+    sides = [
+        EntryTold(account, 0, 1, sign * 5, "EUR", sign * 5, 0)
+        for movement in movements
+        for account, sign in zip(movement, (-1, 1), strict=True)
+    ]
+    transfer_id = ids.transfer_id(TENANT, "shown", movements[0][0])
+    view = present_transfers.transfer({"resource_id": transfer_id}, None)
+    entries = [present_transfers.entry(side) for side in sides]
+    legs = present_transfers.legs_of(sides)
+    view = msgspec.structs.replace(view, status="posted", entries=entries, legs=legs)
+    rig.views.show_transfer(TENANT, view)
+    return f"/v1/transfers/{transfer_id}/reversals"
+
+
+async def test_one_leg_is_paid_back_at_its_payees_home():
+    here, there = account_at(0), account_at(1)
+    async with running() as rig:
+        path = await shown(rig, (ALICE, here), (ALICE, there), (ALICE, BANK))
+        for leg, home in enumerate((here, there, here)):
+            key = f"r{leg}"
+            got = await rig.call(
+                "POST", path, {"leg": leg, "amount": 2}, Idempotency_Key=key, Prefer="wait=0"
+            )
+            assert got.status == 202, got.json
+            [record] = [r for r in rig.written() if r["resource_id"] == got.json["id"]]
+            assert (record["original_leg"], record["amount_minor"]) == (leg, 2)
+            assert record["home_account"] == home, "an unguarded payee's leg: first guarded payee's"
+            assert got.json["id"] == ids.transfer_id(TENANT, key, home)
+        other = await rig.call("POST", path, {"leg": 1, "amount": 2}, Idempotency_Key="r0")
+        problem_of(other, 422, "idempotency_key_reused")
+
+
+async def test_a_leg_that_is_none_of_the_originals_is_named_with_its_rule():
+    async with running() as rig:
+        path = await shown(rig, (ALICE, BOB), (ALICE, BANK))
+        for leg, code in (
+            (2, "out_of_range"), (63, "out_of_range"), (64, "out_of_range"), (-1, "out_of_range"),
+            (1.5, "type_invalid"), ("0", "type_invalid"), (True, "type_invalid"),
+        ):  # fmt: skip
+            got = await rig.call("POST", path, {"leg": leg}, Idempotency_Key="r")
+            [error] = problem_of(got, 422, "validation_failed")["errors"]
+            assert (error["pointer"], error["code"]) == ("/leg", code), leg
+        got = await rig.call("POST", path, {"leg": 2}, Idempotency_Key="r")
+        assert "0 to 1" in got.json["detail"]
+        assert rig.written() == []
+
+
+async def test_legs_that_several_homes_decide_on_are_not_paid_back_as_a_whole():
+    async with running() as rig:
+        path = await shown(rig, (ALICE, account_at(0)), (ALICE, account_at(1)))
+        got = await rig.call("POST", path, {}, Idempotency_Key="r")
+        problem = problem_of(got, 422, "debits_need_one_home")
+        assert problem["errors"][0]["pointer"] == "/leg"
+        assert "`leg` 0 to 1" in problem["detail"]
+        assert rig.written() == []
+
+
+async def test_what_went_between_unguarded_accounts_is_paid_back_at_the_first_guarded_payers():
+    other_bank = ids.account_id(TENANT, "other bank", "external")
+    async with running() as rig:
+        path = await shown(rig, (BANK, other_bank), (ALICE, BANK))
+        got = await rig.call("POST", path, {}, Idempotency_Key="r", Prefer="wait=0")
+        assert got.status == 202
+        assert rig.written()[-1]["home_account"] == ALICE
+
+
 async def test_what_does_not_exist_or_moved_nothing_can_not_be_reversed():
     async with running() as rig:
         unknown = ids.transfer_id(TENANT, "none", ALICE)

@@ -314,6 +314,43 @@ def test_reversals_of_a_transfer_never_exceed_it_in_sum(client: Customer) -> Non
     assert (client.balances(ada)["posted"], client.balances(bob)["posted"]) == (100, 0)
 
 
+def test_a_leg_is_paid_back_by_itself_and_never_more_than_it_moved(client: Customer) -> None:
+    bank, ada = client.funded(100)
+    bob = client.elsewhere(ada)
+    transfer = client.move("t", (ada, bob, 60), (ada, bank, 40))[1]
+    path = f"/v1/transfers/{transfer['id']}/reversals"
+    for key, body, wanted in (
+        ("r1", {"leg": 0, "amount": 20}, None),
+        ("r2", {"leg": 0, "amount": 41}, "amount_exceeds_original"),
+        ("r3", {"leg": 2}, "out_of_range"),
+        ("r4", {"amount": 1}, "original_leg_required"),
+        ("r5", {}, None),
+        ("r6", {"leg": 0, "amount": 1}, "already_reversed"),
+        ("r7", {"leg": 1}, "already_reversed"),
+        ("r8", {}, "already_reversed"),
+    ):
+        status, _, answer = client.post(path, key, body)
+        assert (status, code(answer) if status == 422 else None) == (422 if wanted else 201, wanted)
+    assert (client.balances(ada)["posted"], client.balances(bob)["posted"]) == (100, 0)
+
+
+def test_legs_to_payees_of_several_homes_are_paid_back_one_by_one(client: Customer) -> None:
+    _, ada = client.funded(100)
+    bob = client.elsewhere(ada)
+    carl = client.elsewhere(bob)
+    transfer = client.move("t", (ada, bob, 60), (ada, carl, 40))[1]
+    path = f"/v1/transfers/{transfer['id']}/reversals"
+    status, _, refused = client.post(path, "whole", {})
+    assert (status, refused["code"]) == (422, "debits_need_one_home")
+    for leg in (0, 1):
+        assert client.post(path, f"leg{leg}", {"leg": leg})[0] == 201
+        assert code(client.post(path, f"more{leg}", {"leg": leg})[2]) == "already_reversed"
+    found = [client.balances(account)["posted"] for account in (ada, bob, carl)]
+    assert found == [100, 0, 0]
+    shown = f"/v1/transfers/{transfer['id']}"
+    assert wait_for(lambda: client.get(shown)[2]["reversed_amount"] == 100, 20)
+
+
 def test_a_transfer_debits_accounts_of_several_homes_together_or_not_at_all(
     client: Customer,
 ) -> None:
@@ -326,29 +363,23 @@ def test_a_transfer_debits_accounts_of_several_homes_together_or_not_at_all(
     assert len(transfer["entries"]) == 4
     found = [client.balances(account) for account in (ada, bob, carl)]
     assert [(each["posted"], each["held"]) for each in found] == [(40, 0), (30, 0), (130, 0)]
-
-    def shown() -> tuple[str, str, list[tuple[str, int]]]:
-        """What each home has posted is shown soon, not at once."""
-        got = client.get(f"/v1/transfers/{transfer['id']}")[2]
-        legs = [(leg["source"], leg["amount"]) for leg in got["legs"]]
-        return got["status"], got["reference"], legs
-
+    got = client.get(f"/v1/transfers/{transfer['id']}")[2]
+    legs = [(leg["source"], leg["amount"]) for leg in got["legs"]]
     wanted = ("posted", "both", [(ada, 60), (bob, 70)])
-    assert wait_for(lambda: shown() == wanted, 20), shown()
+    assert (got["status"], got["reference"], legs) == wanted, "whole at once"
+
+    def listed(query: str) -> list[str]:
+        return [one["id"] for one in client.get(f"/v1/transfers?{query}")[2]["data"]]
+
     for query in (f"account={carl}", f"account={bob}", f"reference=both&account={carl}"):
-        found = client.get(f"/v1/transfers?{query}")[2]["data"]
-        assert [one["id"] for one in found] == [transfer["id"]], query
+        assert wait_for(partial(lambda q: listed(q) == [transfer["id"]], query), 20), query
     assert client.move("t1", (ada, carl, 60), (bob, carl, 70), reference="both")[0] == 200
     status, refused = client.move("t2", (ada, carl, 40), (bob, carl, 31))
     assert (status, code(refused)) == (422, "insufficient_funds")
     assert refused["errors"][0]["pointer"].startswith("/legs/1")
-
-    def standing() -> list[tuple[int, int]]:
-        """What was held while homes were asked is shown as given back soon, not at once."""
-        shown = [client.balances(account) for account in (ada, bob, carl)]
-        return [(each["posted"], each["held"]) for each in shown]
-
-    assert wait_for(lambda: standing() == [(40, 0), (30, 0), (130, 0)], 20), standing()
+    found = [client.balances(account) for account in (ada, bob, carl)]
+    standing = [(each["posted"], each["held"]) for each in found]
+    assert standing == [(40, 0), (30, 0), (130, 0)], "given back at once"
     status, refused = client.move("t3", (ada, carl, 1), (bob, carl, 1), dry_run=True)
     assert (status, code(refused)) == (422, "dry_run_needs_one_home")
     path = f"/v1/transfers/{transfer['id']}/reversals"

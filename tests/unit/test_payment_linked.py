@@ -125,8 +125,12 @@ def test_when_one_refuses_all_others_abort_and_its_reason_is_told():
     movement.answer("transfer.prepared", away)  # too late
     assert movement.sent("commit") == []
     for command in aborts:
-        movement.answer("transfer.aborted", command)
+        given_back = [side(command["home_account"], 0, 7)]
+        movement.answer("transfer.aborted", command, entries=given_back)
     (reply,) = movement.out("gateway.replies")
+    released = [(s["account_id"], s["share"], s["version"]) for s in reply["shares"]]
+    assert released == [(PAYER, 7, 1), (AWAY, 7, 1)], "what a read must have reached"
+    assert reply["entries"] == []
     assert {key: reply[key] for key in ("status", *why)} == {"status": "rejected"} | why
     assert movement.events() == ["transfer.rejected"]
 

@@ -127,7 +127,7 @@ def _agreed(rng: random.Random, n: int, accounts: list[str]) -> list[list[Entry]
         if kind == "transfer.aborted":
             event |= {"reason": "insufficient_funds", "failed_leg": 1}
             entries = [entry | {"amount_minor": 0} for entry in entries[:1]]
-        event |= {"entries": entries, "leg_indexes": own}
+        event |= {"entries": entries, "leg_indexes": own, "legs_total": len(legs)}
         queues.append([(LEDGER, event["ledger_partition"], event)])
     return queues
 
@@ -402,7 +402,7 @@ def _is_home(event: dict[str, Any]) -> bool:
 def _expect_part(contents: Contents, event: dict[str, Any]) -> None:
     """Merge one home's legs; its own home says the rest."""
     key, home = event["transfer_id"], _is_home(event)
-    until_home = (event["booked_at_us"], event["effective_at_us"], 0)
+    until_home = (event["booked_at_us"], event["effective_at_us"], 0, event["legs_total"])
     told = (event["reference"], event["metadata"], [])
     blank = (key, "t", "posted", *[None] * 5, *told, *until_home)
     row = contents["transfers"].get(key, blank)
@@ -413,7 +413,7 @@ def _expect_part(contents: Contents, event: dict[str, Any]) -> None:
     row = (*row[:10], merged, *row[11:])
     if home:
         said = (event["booked_at_us"], event["effective_at_us"], event["position"])
-        row = (*row[:8], event["reference"], event["metadata"], merged, *said)
+        row = (*row[:8], event["reference"], event["metadata"], merged, *said, row[14])
     contents["transfers"][key] = row
 
 
@@ -473,6 +473,7 @@ def _expect_ledger(contents: Contents, event: dict[str, Any]) -> None:
             event["booked_at_us"],
             event["effective_at_us"],
             event["position"],
+            None,
         )
     if event["type"] == "account.opened":
         contents["accounts"][event["account_id"]] = (
@@ -557,7 +558,7 @@ class Tables:
                 tables["accounts"][key] = (*old[:5], status, *old[6:10], *flags)
         for key, row in rows.transfers.items():
             read = (orjson.loads(row[9]), orjson.loads(row[10]))
-            tables["transfers"].setdefault(key, (*row[:9], *read, *row[11:]))
+            tables["transfers"].setdefault(key, (*row[:9], *read, *row[11:], None))
         for key, part in rows.parts.items():
             self._merge(row_of(key, part))
         for share, row in rows.shares.items():
@@ -578,9 +579,9 @@ class Tables:
             tables["webhook_events"][hook] = (*hook, status, max(old[3], row[3]), *old[4:])
 
     def _merge(self, part: tuple[Any, ...]) -> None:
-        key, tenant, reference, metadata, entries, booked, effective, position = part
+        key, tenant, reference, metadata, entries, booked, effective, position, total = part
         new = (key, tenant, "posted", *[None] * 5, reference, orjson.loads(metadata))
-        new = (*new, orjson.loads(entries), booked, effective, position)
+        new = (*new, orjson.loads(entries), booked, effective, position, total)
         old = self.contents["transfers"].get(key, new)
         sides = old[10] + [side for side in new[10] if side not in old[10]]
         sides.sort(key=lambda side: (side["leg"], side["amount_minor"]))
