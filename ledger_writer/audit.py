@@ -46,8 +46,11 @@ _ROWS: Final = (
     " where partition = $1 order by position"
 )
 _COUNT: Final = "select count(*) from ledger.journal"
+_ROOMS: Final = """
+    select a.account_id, r.promised_minor from ledger.rooms r
+      left join ledger.accounts a using (account_no)"""
 _OVERPAID: Final = """
-    select count(*) from ledger.reversals r
+    select r.* from ledger.reversals r
       left join ledger.journal j
         on j.partition = r.original_partition and j.position = r.original_position
       left join ledger.holds h
@@ -58,7 +61,8 @@ _OVERPAID: Final = """
      where r.original_position >= ledger.kept_from(r.original_partition)
        and r.reversed_minor > coalesce(
            h.captured_minor, l.amount_minor,
-           case when j.type = 'transfer.posted' then j.entries[r.leg * 10 + 8] end, 0)"""
+           case when j.type = 'transfer.posted' then j.entries[r.leg * 10 + 8] end, 0)
+     order by r.original_partition, r.original_position, r.leg"""
 
 
 class _Enough(Exception):
@@ -180,9 +184,21 @@ class _Reading:
         if count != verifier.rows:
             problem = f"{count} rows in the journal, {verifier.rows} in the chains"
             self._found([Finding(0, 0, problem)])
-        overpaid = await connection.fetchval(_OVERPAID)
-        if overpaid:
-            self._found([Finding(0, 0, f"{overpaid} reversals paid back more than was moved")])
+        promised = verifier.derived.links.promised()
+        rooms = {r["account_id"]: r["promised_minor"] for r in await connection.fetch(_ROOMS)}
+        self._found(
+            Finding(0, 0, f"{rooms.get(account_id, 0)} is promised of {account_id}, not {minor}")
+            for account_id, minor in (dict.fromkeys(rooms, 0) | promised).items()
+            if rooms.get(account_id, 0) != minor
+        )
+        self._found(
+            Finding(
+                r["original_partition"],
+                r["original_position"],
+                f"of leg {r['leg']}, {r['reversed_minor']} was paid back, more than it moved",
+            )
+            for r in await connection.fetch(_OVERPAID)
+        )
 
     def _found(self, found: Iterable[Finding]) -> None:
         self.findings += islice(found, FINDINGS_MAX - len(self.findings))

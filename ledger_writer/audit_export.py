@@ -1,8 +1,9 @@
 """Proves an exported journal from its file and the manifest beside it, without any database.
 
 Verifies the chain of each partition from where the manifest says it begins to where it ends, and
-derives every balance anew; a part that does not begin at position 1 takes each account's share as
-it stood when it first moves. Any byte of the file that was changed is found, and its row is named.
+derives every balance anew; a part that does not begin at position 1 takes each account's share, and
+holds, links and flags that began before it, as they stood when it first tells of them. Any byte of
+the file that was changed is found, and its row is named.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import orjson
 from ledger_writer.export import FORM, FORMATS
 from ledger_writer.exported import CSV_HEADER, read_csv, read_json
 from ledger_writer.findings import Watch
+from ledger_writer.model import OPENED
 from ledger_writer.verify import FINDINGS_MAX, Chain, Finding, Verifier
 from schemas.errors import Rejected
 
@@ -46,6 +48,8 @@ def audit_export(path: Path, progress: Progress, begun: Verifier | None = None) 
     for part in manifest["partitions"] if begun is None else ():
         chain = Chain(part["partition"], part["from"] - 1, bytes.fromhex(part["chain_hash_before"]))
         chain.open_start = part["from"] > 1
+        if chain.open_start:
+            verifier.derived.partial.add(part["partition"])
         verifier.chains[part["partition"]] = chain
     findings = list(islice(_findings(path, manifest, verifier, progress), FINDINGS_MAX))
     return watch.told(verifier, findings) | {"partitions": manifest["partitions"]}
@@ -94,12 +98,19 @@ def _findings(
 
 
 def _numbered(verifier: Verifier, partition: int, row: Row) -> Iterator[Finding]:
-    """Check numbers of accounts, which the chain does not run over, by those of before."""
-    for entry in row.entries:
-        known = verifier.derived.numbers.setdefault(entry.account_id, entry.account_no)
-        if known != entry.account_no:
-            told = f"{entry.account_id} is number {known}, not {entry.account_no}"
-            yield Finding(partition, row.position, told)
+    """Check numbers of accounts, which the chain does not run over, by those of before.
+
+    What an account that was opened elsewhere is numbered at first is for its opening row to prove.
+    """
+    numbers = verifier.derived.numbers
+    told = {entry.account_id: entry.account_no for entry in row.entries}
+    if row.type == OPENED and row.repeats is None:
+        told[row.home_account] = row.position << 10 | partition
+    for account_id, number in told.items():
+        known = numbers.setdefault(account_id, number)
+        if known != number:
+            problem = f"{account_id} is number {known}, not {number}"
+            yield Finding(partition, row.position, problem)
 
 
 def manifest_of(path: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The ledger's commands: audit, export, migrate, index; `headrace ledger` calls them here.
 
 Progress goes to stderr, results to stdout. Exit codes: 0 done, 1 something is wrong with the
-ledger, 2 the command or its settings are, or the database does not answer.
+ledger, 2 the command or its settings are, or the database does not answer, 141 whoever read an
+export has left, such as `head`: what a shell says of any command that ends by it.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from schemas.errors import HeadraceError, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import TextIO
+
+    from ledger_writer.export import Out
 
 _END_US: Final = 2**62
 _STDOUT: Final = "-"
+READER_LEFT: Final = 141
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
+    except _ReaderLeft:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_LEFT
     except Rejected as error:
         print(f"headrace ledger: --{error.code}: {error.detail}", file=sys.stderr)
         return 2
@@ -114,16 +120,30 @@ def _reader() -> str:
 
 
 @contextmanager
-def _output(path: str) -> Iterator[TextIO]:
+def _output(path: str) -> Iterator[Out]:
     """Write to stdout, or to a file that appears under its name only when it is whole."""
     if path == _STDOUT:
-        yield sys.stdout
-        sys.stdout.flush()
+        yield _Stdout()
+        _Stdout().write("", flush=True)
         return
     part = Path(path + ".part")
     with part.open("w", encoding="utf-8", newline="") as out:
         yield out
     part.replace(path)
+
+
+class _ReaderLeft(Exception):
+    """Nobody reads stdout any more."""
+
+
+class _Stdout:
+    """Standard output; its breaking is told from a broken connection to the database."""
+
+    def write(self, text: str, /, *, flush: bool = False) -> None:
+        try:
+            print(text, end="", flush=flush)
+        except BrokenPipeError as error:
+            raise _ReaderLeft from error
 
 
 def _position(text: str) -> int:

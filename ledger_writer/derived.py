@@ -31,7 +31,8 @@ _FLAGGING: Final = frozenset({model.FROZEN, model.UNFROZEN, model.CLOSED})
 class Derived:
     """`stopped` are the accounts with a flag set, by number; `numbers` those that were opened.
 
-    `payers` are the partitions that paid back a leg.
+    `payers` are the partitions that paid back a leg; `partial` those whose rows are not fed from
+    the first on, so that what is not known of them may have begun before.
     """
 
     def __init__(self) -> None:
@@ -40,7 +41,8 @@ class Derived:
         self.reversed_minor: defaultdict[LegPlace, int] = defaultdict(int)
         self.payers: dict[LegPlace, int] = {}
         self.stopped: dict[int, Account] = {}
-        self.links = DerivedLinks()
+        self.partial: set[int] = set()
+        self.links = DerivedLinks(self.partial)
 
     def take(self, row: Row, accounts: MutableMapping[int, Account]) -> Iterator[str]:
         """Add one row that was neither refused nor a repeat; its entries were checked before."""
@@ -52,7 +54,7 @@ class Derived:
             elif row.type in _LINKING:
                 yield from self.links.take(row, _told(row, "linked"))
             elif row.type in _FLAGGING:
-                yield from self._take_flags(_told(row, "account"), accounts)
+                yield from self._take_flags(row, _told(row, "account"), accounts)
         except (KeyError, TypeError, ValueError) as error:
             yield f"a {row.type} that does not say what it did: {error!r}"
 
@@ -93,6 +95,8 @@ class Derived:
                 return
             self.holds[hold_id] = _placed(row, told)
             return
+        if hold is None and row.partition in self.partial:
+            return
         if hold is None or hold.partition != row.partition:
             yield f"the hold {hold_id} was never placed here"
             return
@@ -114,9 +118,11 @@ class Derived:
             self.reversed_minor[place] += amount_minor
 
     def _take_flags(
-        self, told: dict[str, Any], accounts: MutableMapping[int, Account]
+        self, row: Row, told: dict[str, Any], accounts: MutableMapping[int, Account]
     ) -> Iterator[str]:
         account = accounts.get(self.numbers.get(told["account_id"], 0))
+        if account is None and row.partition in self.partial:
+            return
         if account is None:
             yield f"flags of {told['account_id']}, which was not opened here"
             return

@@ -12,7 +12,7 @@ import io
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 
@@ -27,7 +27,6 @@ from schemas.errors import Rejected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from typing import TextIO
 
     import asyncpg
 
@@ -48,6 +47,14 @@ _STATEMENT: Final = "select * from ledger.statement($1, $2, $3)"
 _ACCOUNT: Final = "select from ledger.accounts where account_id = $1"
 
 
+class Out(Protocol):
+    """Where an export goes."""
+
+    def write(self, text: str, /) -> object:
+        """Take the next piece."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Range:
     """Which rows: of one partition or all, from one position to another, both included.
@@ -61,7 +68,7 @@ class Range:
 
 
 async def export_journal(
-    reader_dsn: str, wanted: Range, form: str, out: TextIO, progress: Progress
+    reader_dsn: str, wanted: Range, form: str, out: Out, progress: Progress
 ) -> dict[str, Any]:
     """Write the rows; return the manifest."""
     writing = _Writing(out, progress)
@@ -96,7 +103,7 @@ async def export_journal(
 
 
 async def export_statement(
-    reader_dsn: str, account_id: str, between_us: tuple[int, int], form: str, out: TextIO
+    reader_dsn: str, account_id: str, between_us: tuple[int, int], form: str, out: Out
 ) -> int:
     """Write an account's entries booked in [from, to); return how many those were."""
     writing = _Writing(out, Progress(None))
@@ -120,7 +127,7 @@ async def export_statement(
 class _Writing:
     """What was written so far."""
 
-    def __init__(self, out: TextIO, progress: Progress) -> None:
+    def __init__(self, out: Out, progress: Progress) -> None:
         self.lines = 0
         self.digest = sha256()
         self._out = out

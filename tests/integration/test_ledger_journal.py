@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -11,6 +15,7 @@ from msgspec.structs import replace
 
 from ledger_writer.accounts import home_of
 from ledger_writer.audit import audit
+from ledger_writer.cli import READER_LEFT
 from ledger_writer.command import read_command
 from ledger_writer.crash import CrashPoint
 from ledger_writer.decide import decide
@@ -29,6 +34,7 @@ from ledger_writer.samples import (
     expire,
     flags,
     hold,
+    linked,
     open_account,
     reject,
     reverse,
@@ -37,6 +43,7 @@ from ledger_writer.samples import (
 from ledger_writer.settle import Settler
 from schemas.errors import Corrupt, Fenced, Unavailable
 
+ROOT = Path(__file__).resolve().parents[2]
 PARTITIONS = 2
 ALICE, BOB = account_on(0, PARTITIONS), account_on(1, PARTITIONS)
 CAROL = account_on(0, PARTITIONS, skip=1)
@@ -416,6 +423,50 @@ async def test_the_views_say_the_ledger_in_words(filled):
         assert len({line["identity"] for line in outcomes}) == 7
 
 
+@pytest.fixture
+async def agreed(operated) -> dict[str, str]:
+    """The same, with transfers that two homes agreed on, one under way, and a cap."""
+    capped = account_on(1, PARTITIONS, skip=1)
+    given = transfer("capped", (CAROL, capped, 4))
+    under_way = transfer("open", (CAROL, capped, 1), (CAROL, BOB, 1))
+    journals = PostgresJournals(operated["ledger_writer"], "test", PARTITIONS)
+    async with journals.open() as journal, journals.open() as other:
+        there = await other.acquire(1, None)
+        there, _ = await settled(other, there, [open_account(capped, max_balance_minor=9)])
+        fund = transfer("carol", (BANK, CAROL, 50))
+        here = await journal.acquire(0, None)
+        here, _ = await settled(journal, here, [open_account(CAROL), fund, given, under_way])
+        prepares = [linked("transfer.prepare", each, capped) for each in (given, under_way)]
+        there, rows = await settled(other, there, prepares)
+        assert {row.type for row in rows} == {"transfer.prepared"}
+        await settled(journal, here, [linked("transfer.commit", given, CAROL, 0)])
+        await settled(other, there, [linked("transfer.commit", given, capped)])
+    return operated
+
+
+async def test_the_audit_names_what_was_paid_back_beyond_its_original(agreed, superuser_dsn):
+    statement = "update ledger.reversals set reversed_minor = 101"
+    async with tampered(superuser_dsn(agreed), statement):
+        result = await audit(agreed["ledger_reader"], PARTITIONS)
+    wanted = {"partition": 0, "position": 3}
+    wanted["problem"] = "of leg 0, 101 was paid back, more than it moved"
+    assert wanted in result["findings"], result["findings"]
+
+
+async def test_an_export_whose_reader_has_left_ends_quietly(filled):
+    env = {"PATH": os.environ["PATH"], "HEADRACE_LEDGER_READER_DSN": filled["ledger_reader"]}
+    for what in (["journal"], ["statement", ALICE]):
+        read, write = os.pipe()
+        os.close(read)
+        command = [sys.executable, "-m", "ledger_writer.cli", "export", *what]
+        ended = await asyncio.to_thread(
+            subprocess.run, command, env=env, cwd=ROOT, stdout=write, stderr=subprocess.PIPE,
+            check=False, timeout=60,
+        )  # fmt: skip
+        os.close(write)
+        assert (ended.returncode, ended.stderr) == (READER_LEFT, b"")
+
+
 async def test_the_audit_finds_nothing_in_a_sound_ledger(operated):
     result = await audit(operated["ledger_reader"], PARTITIONS)
     assert result["findings"] == []
@@ -453,7 +504,10 @@ TABLE_TAMPERINGS = [
 ]
 
 
-TABLES = ("journal", "shares", "accounts", "identities", "partitions", "holds", "reversals")
+TABLES = (
+    "journal", "shares", "accounts", "identities", "partitions", "holds", "reversals", "links",
+    "rooms",
+)  # fmt: skip
 
 
 @asynccontextmanager
@@ -512,8 +566,8 @@ UNPROVABLE = {
 """What the rows do not tell: how often a fence was taken, and what a writer saw or skipped."""
 
 
-async def test_the_audit_finds_any_column_of_any_table_changed(operated, superuser_dsn):
-    async with connected(operated["ledger_owner"]) as owner:
+async def test_the_audit_finds_any_column_of_any_table_changed(agreed, superuser_dsn):
+    async with connected(agreed["ledger_owner"]) as owner:
         columns = await owner.fetch(
             "select table_name, column_name, data_type from information_schema.columns"
             " where table_schema = 'ledger' and table_name = any($1)",
@@ -528,9 +582,12 @@ async def test_the_audit_finds_any_column_of_any_table_changed(operated, superus
         if column in {"kind", "state"}:
             value = "case when {0} in ('customer', 'external') then 'external' else 'posted' end"
             value = value.format(column) if column == "kind" else "'voided'"
+        if table == "links" and column in {"kind", "state"}:
+            value = "'credit'" if column == "kind" else "'aborted'"
         if (table, column) == ("shares", "held_minor"):
             value = "held_minor + 1"
         key = {"accounts": f"account_id = '{ALICE}'", "shares": "share = 1 and posted_minor > 0"}
+        key["links"] = "link_id like '%/1'"
         where = key.get(table, "true")
         if table == "journal":
             where = "partition = 0 and position = 3"
@@ -540,8 +597,8 @@ async def test_the_audit_finds_any_column_of_any_table_changed(operated, superus
             value = f"{column} + 50"
         statement = f"update ledger.{table} set {column} = {value} where {where}"
         try:
-            async with tampered(superuser_dsn(operated), statement):
-                result = await audit(operated["ledger_reader"], PARTITIONS)
+            async with tampered(superuser_dsn(agreed), statement):
+                result = await audit(agreed["ledger_reader"], PARTITIONS)
         except asyncpg.CheckViolationError:
             refused.append((table, column))
             continue
@@ -550,7 +607,7 @@ async def test_the_audit_finds_any_column_of_any_table_changed(operated, superus
             found = result["findings"][0]
             assert (found["partition"], found["position"]) == (0, 3), (statement, found)
     assert refused == [("holds", "remaining_minor")], "Postgres itself refuses no more than this"
-    assert (await audit(operated["ledger_reader"], PARTITIONS))["ok"]
+    assert (await audit(agreed["ledger_reader"], PARTITIONS))["ok"]
 
 
 async def test_what_was_left_out_may_not_be_put_in_unseen(operated, superuser_dsn):

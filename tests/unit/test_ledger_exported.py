@@ -18,16 +18,31 @@ from ledger_writer.copied import Name, Taker
 from ledger_writer.decide import decide
 from ledger_writer.exported import CSV_HEADER, csv_line, json_line, read_csv, read_json
 from ledger_writer.identity import claimed_by
-from ledger_writer.model import GENESIS, View
+from ledger_writer.model import GENESIS, Account, Standing, View
 from ledger_writer.progress import Progress
-from ledger_writer.samples import account_on, open_account, reject, transfer
+from ledger_writer.samples import (
+    TENANT,
+    account_on,
+    capture,
+    expire,
+    flags,
+    hold,
+    linked,
+    open_account,
+    reject,
+    reverse,
+    transfer,
+)
 from ledger_writer.verify import Verifier
 
-ALICE, BOB = account_on(0, 1), account_on(0, 1, skip=1)
-BANK = account_on(0, 1, "external")
+ALICE, BOB = account_on(0, 2), account_on(0, 2, skip=1)
+BANK, FAR = account_on(0, 2, "external"), account_on(1, 2)
 FUND = transfer("fund", (BANK, ALICE, 100), reference='r"\\,ü', metadata={"k": "a\tb\n"})
+HELD = hold("held", ALICE, BOB, 9, expires_at_us=1)
+LINKED = transfer("linked", (ALICE, FAR, 3), (FAR, ALICE, 1))
+ELSEWHERE = Account(1025, FAR, TENANT, "EUR", "customer", None, 0, 50, 1)
 DECISION = decide(
-    View(0, 1, 1, 0, GENESIS, {}, {}, set()),
+    View(0, 2, 1, 0, GENESIS, {FAR: Standing(ELSEWHERE, 0, 0, 0, 9, None)}, {}, set()),
     [
         read_command(record, 3 * offset, 1_700_000_000_000 + offset)
         for offset, record in enumerate(
@@ -44,12 +59,28 @@ DECISION = decide(
                 transfer("legs", (ALICE, BOB, 1), (BOB, BANK, 2), identity="a" * 26),
                 transfer("try", (ALICE, BOB, 1), dry_run=True),
                 transfer("out", (ALICE, BANK, 1)),
+                HELD,
+                capture("part", HELD, 4),
+                expire(HELD),
+                reverse("back", FUND, 7),
+                flags("account.freeze", "freeze", BOB, credits=True),
+                LINKED,
+                linked("transfer.commit", LINKED, ALICE, 0),
             ]
         )
     ],
 )
 ROWS = DECISION.rows
-NAMES = {str(a.account_no): Name(a.account_no, a.account_id, a.currency) for a in DECISION.opened}
+NAMES = {
+    str(a.account_no): Name(a.account_no, a.account_id, a.currency)
+    for a in [*DECISION.opened, ELSEWHERE]
+}
+KINDS = {
+    "account.opened", "account.frozen", "hold.placed", "hold.posted", "hold.voided",
+    "transfer.posted", "transfer.rejected", "transfer.reversed", "transfer.prepared",
+    "transfer.committed",
+}  # fmt: skip
+assert {row.type for row in ROWS} == KINDS
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.position}-{row.type}-{row.reason}")
@@ -77,7 +108,7 @@ def exported(folder: Path, form: str, first: int = 1) -> Path:
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
-@pytest.mark.parametrize("first", [1, 5])
+@pytest.mark.parametrize("first", range(1, len(ROWS) + 1))
 def test_an_export_is_proven_from_its_file_alone(tmp_path, form, first):
     result = audit_export(exported(tmp_path, form, first), Progress(None))
     assert result["ok"], result
@@ -89,15 +120,31 @@ def test_any_byte_of_an_export_that_was_changed_is_found_at_its_row(tmp_path, fo
     path = exported(tmp_path, form)
     sound = path.read_bytes()
     rows_start = sound.index(b"\n") + 1 if form == "csv" else 0
-    for at in range(0, len(sound), 13):
+    first_mention = sound.index(b":1025,") + 1  # of an account whose opening is not in the file
+    for at in range(0, len(sound), 31):
         path.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
         result = audit_export(path, Progress(None))
         assert not result["ok"], at
-        if at >= rows_start and sound[at : at + 1] != b"\n":
+        named = not first_mention <= at < first_mention + 4
+        if named and at >= rows_start and sound[at : at + 1] != b"\n":
             row = sound[rows_start:at].count(b"\n") + 1
             found = result["findings"][0]
             stands = f"stands where {row} belongs" in found["problem"]
             assert stands or found["position"] == row, (at, result["findings"])
+
+
+def test_a_number_that_its_opening_row_contradicts_is_found(tmp_path):
+    path = exported(tmp_path, "jsonl")
+    lines = path.read_text().splitlines(keepends=True)
+    manifest = orjson.loads(manifest_path(path).read_bytes())
+    manifest["partitions"].insert(0, manifest["partitions"][0] | {"partition": 1, "to": 1})
+    far = replace(ROWS[0], partition=1, entries=ROWS[-1].entries[1:2])
+    wrong = json_line(replace(far, type="transfer.posted")).replace(":1025,", ":2049,")
+    opened = json_line(replace(far, type="account.opened", position=2, home_account=FAR))
+    path.write_text(wrong + opened + "".join(lines))
+    manifest_path(path).write_bytes(orjson.dumps(manifest))
+    problems = [found["problem"] for found in audit_export(path, Progress(None))["findings"]]
+    assert any("is number 2049, not " in problem for problem in problems), problems
 
 
 def test_rows_removed_from_an_export_or_swapped_in_it_are_found(tmp_path):
@@ -141,22 +188,38 @@ def test_rows_read_from_copied_text_come_to_the_same_as_rows():
 
 def test_any_column_of_copied_text_that_was_changed_is_found_at_its_row():
     for row in ROWS:
+        until = [copied(each) for each in ROWS[: row.position - 1]]
         fields = copied(row).split("\t")
         for column, text in enumerate(fields):
             for other in ("\\N", "", text + "1", "1", "{}", "{1,2}", "\\\\x00", "[1:1]={3}"):
                 if other == text:
                     continue
-                lines = [copied(each) for each in ROWS]
-                lines[row.position - 1] = "\t".join(
-                    [*fields[:column], other, *fields[column + 1 :]]
-                )
-                findings = taken(lines)[1]
+                changed = "\t".join([*fields[:column], other, *fields[column + 1 :]])
+                findings = taken([*until, changed])[1]
                 assert findings, (row.position, column, text, other)
                 if column:
                     assert findings[0].position in {0, row.position}, (findings, column, other)
                 else:
                     stands = f"where {row.position} belongs" in findings[0].problem
                     assert stands or findings[0].position == 0, findings
+
+
+def test_any_byte_of_any_value_of_copied_text_that_was_changed_is_found_at_its_row():
+    lines, found = [copied(row) for row in ROWS], 0
+    for row in ROWS:
+        until = lines[: row.position - 1]
+        fields = lines[row.position - 1].split("\t")
+        for column, text in enumerate(fields):
+            form = 3 if text.startswith("\\\\x") else text.startswith("{")  # COPY's, no value
+            for at in range(form, len(text) - text.endswith("}") if text != "\\N" else 0):
+                other = text[:at] + chr(ord(text[at]) ^ 1) + text[at + 1 :]
+                changed = "\t".join([*fields[:column], other, *fields[column + 1 :]])
+                findings = taken([*until, changed])[1]
+                assert findings, (row.position, column, text, other)
+                if column:  # else it says that it is another row
+                    assert findings[0].position in {0, row.position}, (text, other, findings)
+                found += 1
+    assert found > 5_000
 
 
 @pytest.mark.parametrize(
