@@ -37,7 +37,8 @@ UNFREEZE: Final = "account.unfreeze"
 CLOSE: Final = "account.close"
 
 LINKED: Final = frozenset({POST, PREPARE, COMMIT, ABORT})
-FINISHING: Final = frozenset({COMMIT, ABORT})
+STEPPING: Final = frozenset({PREPARE, COMMIT, ABORT})
+"""Asked of each home of a transfer that several must agree on."""
 HOLDS: Final = frozenset({PLACE, CAPTURE, VOID})
 FLAGS: Final = frozenset({FREEZE, UNFREEZE, CLOSE})
 STEPS: Final = {POST: "post", REJECT: "reject", PLACE: "place", OPEN: "open"}

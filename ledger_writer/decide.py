@@ -99,7 +99,7 @@ _REFUSALS: Final = {
     "hold": HOLD_REJECTED,
     "account": ACCOUNT_REJECTED,
 }
-_TRIABLE: Final = frozenset({commands_.POST, commands_.REJECT, commands_.PLACE})
+_TRIABLE: Final = frozenset({commands_.POST, commands_.REJECT, commands_.PLACE, commands_.PREPARE})
 
 
 class _Work:

@@ -23,15 +23,18 @@ DETAILS: Final[dict[str, str]] = {
     "account_has_holds": "Something is held of this account; post or void its holds first.",
     "account_not_empty": "The account's balance is not zero.",
     "account_not_found": "An account that this concerns does not exist.",
+    "already_prepared": "This was prepared here before.",
     "already_reversed": "All of it was paid back before.",
     "amount_exceeds_hold": "Less than that is left of the hold.",
     "amount_exceeds_original": "Less than that is left to pay back.",
     "balance_limit_exceeded": "The credited account may not hold that much.",
-    "credit_needs_home": "The credited account has a cap, which only its home can check.",
+    "credit_needs_home": (
+        "The credited account has a cap, which only its home can check. A transfer can: make one"
+        " instead."
+    ),
     "currency_mismatch": "An account of this leg has another currency.",
     "currency_unknown": "The currency is not an active ISO 4217 code.",
     "dry_run_unsupported": "This can't be tried: only transfers, payments and holds can.",
-    "dry_run_needs_one_home": "Several homes must agree on this, which can't be tried.",
     "hold_closed": "Nothing is left of the hold.",
     "hold_not_expired": "The hold's time is not over.",
     "hold_not_found": "There is no such hold here.",

@@ -38,19 +38,22 @@ def begin(books: LinkedBooks, command: Command) -> Outcome:
     made = books.agree(command.tenant, asks, keep=not command.dry_run)
     if isinstance(made, Refusal):
         return _refused(made)
-    if command.dry_run:
-        return Outcome(TRANSFER_REJECTED, "dry_run_needs_one_home")
     return _prepared(command, asks, made, _parts(books, command, accounts))
 
 
 def prepare(books: LinkedBooks, command: Command) -> Outcome:
-    """Prepare this partition's part, as the transfer's home has asked."""
+    """Prepare this partition's part, as the transfer's home has asked; once, whatever came of it.
+
+    A trial is only told whether it could be: nothing is kept, and there is nothing to end.
+    """
+    if not command.dry_run and any(_links(books, command)):
+        return Outcome(TRANSFER_REJECTED, "already_prepared")
     accounts = _accounts(books, command)
     if isinstance(accounts, Refusal):
         return _refused(accounts)
     home = partition_of(slot_of(command.saga_id), books.partitions)
     asks = _asks(books, command, accounts, home)
-    made = books.agree(command.tenant, asks)
+    made = books.agree(command.tenant, asks, keep=not command.dry_run)
     if isinstance(made, Refusal):
         return _refused(made)
     return _prepared(command, asks, made, ())
@@ -73,10 +76,14 @@ def link_id(saga_id: str, index: int) -> str:
 
 def open_links(books: LinkedBooks, command: Command) -> Iterator[tuple[int, Link]]:
     """Return what is still open here of a transfer, by leg, the debit first."""
+    return ((at, link) for at, link in _links(books, command) if link.state == OPEN)
+
+
+def _links(books: LinkedBooks, command: Command) -> Iterator[tuple[int, Link]]:
     for index in range(len(command.legs)):
         for kind in (DEBIT, CREDIT):
             link = books.link(link_id(command.saga_id, index), kind)
-            if link is not None and link.partition == books.partition and link.state == OPEN:
+            if link is not None and link.partition == books.partition:
                 yield index, link
 
 
@@ -100,6 +107,8 @@ def _finish(books: LinkedBooks, command: Command, kind: str) -> Outcome:
 def _prepared(
     command: Command, asks: Sequence[Ask], entries: tuple[Entry, ...], parts: Sequence[str]
 ) -> Outcome:
+    if command.dry_run:
+        asks = ()
     linked: dict[str, object] = {
         "held": [[a.index, a.leg.amount_minor, a.leg.destination] for a in asks if a.debit],
         "reserved": [

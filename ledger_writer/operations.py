@@ -149,7 +149,8 @@ class Known(msgspec.Struct, frozen=True):
 
     `holds` by id, of all partitions; `originals` by the key of the identity to pay back;
     `reversed_minor` by the original's place and leg; `elsewhere`: what the other partitions' shares
-    of an account to be closed come to; `links`: those of transfers to commit, abort or pay back.
+    of an account to be closed come to; `links`: those of transfers to prepare, commit, abort or pay
+    back.
     """
 
     holds: Mapping[str, Hold] = {}

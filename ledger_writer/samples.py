@@ -95,8 +95,8 @@ def linked(kind: str, of: Record, part: str, number: int = 1, **fields: Any) -> 
     """Return what the saga asks of the home of `part`: to prepare, commit or abort `of`'s legs."""
     step = f"{kind.partition('.')[2]}-{number}"
     record = _command(kind, of["saga_id"], part, step, of["tenant"])
-    given = {"body_hash": of["body_hash"], "transfer_id": of["saga_id"], "legs": of["legs"]}
-    return {**record, **given, **fields}
+    given = {name: of[name] for name in ("body_hash", "legs", "dry_run")}
+    return {**record, **given, "transfer_id": of["saga_id"], **fields}
 
 
 def flags(kind: str, key: str, account_id: str, tenant: str = TENANT, **fields: Any) -> Record:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from ledger_writer.command import CLOSE, FINISHING
+from ledger_writer.command import CLOSE, STEPPING
 from ledger_writer.decide import decide
 from ledger_writer.identity import claim_key, key_of
 from ledger_writer.knowledge import Knowledge
@@ -116,7 +116,7 @@ class Settler:
 
     async def _look_rare(self, commands: Sequence[Command]) -> Known:
         """Read the holds, originals and closings of this batch; most batches have none."""
-        rare = [c for c in commands if c.hold or c.reversal or c.flags or c.type in FINISHING]
+        rare = [c for c in commands if c.hold or c.reversal or c.flags or c.type in STEPPING]
         if not rare:
             return _NOTHING
         journal = self._journal
@@ -215,9 +215,9 @@ def _named(commands: Sequence[Command], known: Known) -> Iterable[str]:
 
 
 def _linked(commands: Iterable[Command], originals: Iterable[Row]) -> Iterable[tuple[str, int]]:
-    """Return the transfers over several homes that are finished or paid back, and their legs."""
+    """Return the transfers over several homes that are stepped on or paid back, and their legs."""
     for command in commands:
-        if command.type in FINISHING:
+        if command.type in STEPPING:
             yield command.saga_id, len(command.legs)
     for row in originals:
         if row.type == PREPARED:

@@ -1878,7 +1878,7 @@ DECODERS = {
 FINGERPRINTS = {
     "gateway.replies": "a5619991318e7f0857f6a28e50928204b9205b9fbba7c00166bb3ddb645d1ac1",
     "ledger.commands": "ffeb84aea9414c490509e83cbbc9b128d124d65c33f2dca372f2b0d74b3675c6",
-    "ledger.events": "ca7f9e32c8f66d456675005205680b4959f47d6ba31d70133583ef66533f7270",
+    "ledger.events": "f0ad5c10de4b1c6f0da85800d5a4b2c7a12f5834b6c522b1d72e1a692d43b95e",
     "payments.events": "fac972846244f3460fc19feb50af5588f8dc5eed80069c2a4c5d420542e7e8e7",
     "payments.requests": "5277ce0996ce0bb11c1fab9639a02dd3329b6c36a3d400cf2fd96c82d75e5791",
     "webhooks.events": "b15eb503e37451f2c91089165b0ed621ce963138e0541c0f8e4a0a430299c295",

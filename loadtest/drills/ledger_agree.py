@@ -23,6 +23,12 @@ class Agreements(State):
         """Agree to all that is asked of this partition, or to nothing."""
         beginning = record["type"] == "transfer.post"
         saga_id, legs = record["saga_id"], record["legs"]
+        kept = any(
+            key[0] == saga_id and link.partition == desk.partition
+            for key, link in self.links.items()
+        )
+        if kept and not beginning and not record["dry_run"]:
+            raise No("already_prepared")
         home = partition_of(slot_of(saga_id), self.partitions)
         agreed = desk.agree(record, desk.partition if beginning else home)
 
@@ -33,7 +39,9 @@ class Agreements(State):
                 if kind == "credit":
                     self.promised[legs[index]["destination"]] += legs[index]["amount_minor"]
 
-        told = {"leg_indexes": [index for index, kind in agreed if kind == "debit"]}
+        told: Record = {"legs_total": len(legs), "leg_indexes": []}
+        if not record["dry_run"]:
+            told["leg_indexes"] = [index for index, kind in agreed if kind == "debit"]
         return Outcome("transfer.prepared", moves=tuple(desk.moves), rare=told), effect
 
     def end(self, how: str, record: Record, desk: Desk) -> tuple[Outcome, Effect]:
@@ -57,7 +65,10 @@ class Agreements(State):
                 if kind == "credit" and (state == "aborted" or here):
                     self.promised[link.leg["destination"]] -= link.leg["amount_minor"]
 
-        told: Record = {"leg_indexes": [key[1] for key, _ in found if key[2] == "debit"]}
+        told: Record = {
+            "leg_indexes": [key[1] for key, _ in found if key[2] == "debit"],
+            "legs_total": len(record["legs"]),
+        }
         if how == "abort":
             told |= {"reason": record["reason"], "failed_leg": record["failed_leg"]}
         return Outcome(f"transfer.{state}", moves=tuple(moves), rare=told), effect

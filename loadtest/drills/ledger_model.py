@@ -24,7 +24,7 @@ from loadtest.drills.ledger_words import (
 from schemas.ids import is_guarded, partition_of
 from schemas.money import EXPONENTS
 
-TRIABLE: Final = ("transfer.post", "transfer.reject", "hold.place")
+TRIABLE: Final = ("transfer.post", "transfer.reject", "hold.place", "transfer.prepare")
 
 
 class Model(Agreements):
@@ -108,8 +108,6 @@ class Model(Agreements):
             return Outcome("transfer.posted", moves=tuple(desk.moves)), None
         desk.moves.clear()
         outcome, effect = self.prepare(record, desk)
-        if record["dry_run"]:
-            raise No("dry_run_needs_one_home")
         outcome.rare["parts"] = desk.parts(record)
         return outcome, effect
 

@@ -1,12 +1,13 @@
 """Brings transfers that several homes must agree on to their end, as the streams' sagas do. Pure.
 
 Fed with the ledger's events in order, it answers with commands: asks the other homes to prepare;
-once all have, commits at each; when one refuses, aborts at each. What it asks twice is a repeat.
+once all have, commits at each; when one refuses, or it gives up waiting, aborts at each. What it
+asks twice is a repeat. What is only tried is asked of each home, and that is all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,15 +28,22 @@ class _Saga:
 
 @dataclass(slots=True)
 class Sagas:
-    """`asked` are the transfers that were asked for, by saga; `open` those under way."""
+    """`asked` are the transfers that were asked for, by saga; `open` those under way.
 
+    `gives_up` is asked once a transfer: whether it is late, before any home has answered.
+    """
+
+    gives_up: Callable[[], bool] = lambda: False
     asked: dict[str, Record] = field(default_factory=dict)
+    tried: dict[tuple[str, str], Record] = field(default_factory=dict)
     open: dict[str, _Saga] = field(default_factory=dict)
     _seen: dict[int, int] = field(default_factory=dict)
 
     def note(self, record: Record) -> None:
         """Remember what is asked for, as long as it is the first under its id."""
-        if record["type"] == "transfer.post" and not record["dry_run"]:
+        if record["type"] == "transfer.post" and record["dry_run"]:
+            self.tried[record["saga_id"], record["body_hash"]] = record
+        elif record["type"] == "transfer.post":
             self.asked.setdefault(record["saga_id"], record)
 
     def answers(self, event: Record) -> Iterator[Record]:
@@ -45,13 +53,16 @@ class Sagas:
             return
         self._seen[partition] = position
         saga_id, kind = event["saga_id"], event["type"]
+        if event["dry_run"]:
+            yield from self._try(event)
+            return
         if kind == "transfer.prepared" and event.get("parts") and not event["repeated"]:
             yield from self._begin(event)
         saga = self.open.get(saga_id)
         if saga is None:
             return
-        step = event["command_id"].split("/")[1]
-        if step.startswith("prepare") and not event["repeated"]:
+        _, step, attempt = event["command_id"].split("/")
+        if step.startswith("prepare") and attempt == "1" and not event["repeated"]:
             yield from self._prepared(saga, event)
         elif step.startswith(("commit", "abort")):
             saga.waiting.discard(event["home_account"])
@@ -63,6 +74,14 @@ class Sagas:
         self.open[event["saga_id"]] = saga
         for number, part in enumerate(saga.parts[1:], 1):
             yield _asking("prepare", saga.asked, part, number)
+        if self.gives_up():
+            yield from _ending("abort", saga, {"reason": "homes_unavailable"})
+
+    def _try(self, event: Record) -> Iterator[Record]:
+        for number, part in enumerate(event["parts"]):
+            if number:
+                asked = self.tried[event["saga_id"], event["body_hash"]]
+                yield _asking("prepare", asked, part, number)
 
     def _prepared(self, saga: _Saga, event: Record) -> Iterator[Record]:
         if saga.waiting:
@@ -75,9 +94,13 @@ class Sagas:
         else:
             how = "abort"
             told = {"reason": event["reason"], "failed_leg": event["failed_leg"]}
-        saga.waiting = set(saga.parts)
-        for number, part in enumerate(saga.parts):
-            yield _asking(how, saga.asked, part, number) | told
+        yield from _ending(how, saga, told)
+
+
+def _ending(how: str, saga: _Saga, told: Record) -> Iterator[Record]:
+    saga.waiting = set(saga.parts)
+    for number, part in enumerate(saga.parts):
+        yield _asking(how, saga.asked, part, number) | told
 
 
 def _asking(how: str, of: Record, part: str, number: int) -> Record:

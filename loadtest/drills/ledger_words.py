@@ -37,6 +37,7 @@ RARE: Final[Record] = {
     "hold_id": None, "amount_minor": None, "remaining_minor": None, "expires_at_us": None,
     "original_id": None, "original_leg": None, "dry_run": False, "reservation_id": None,
     "debits_frozen": None, "credits_frozen": None, "closed": None, "parts": [], "leg_indexes": [],
+    "legs_total": None,
 }  # fmt: skip
 """What most events leave empty."""
 

@@ -59,7 +59,7 @@ LEDGER: Final = (
               from decided o
               join commands c on c._partition = o.partition and c._offset = o.command_offset
              where o.type in ('transfer.prepared', 'transfer.committed', 'transfer.aborted')
-               and not o.repeated and o.retained),
+               and not o.repeated and not o.dry and o.retained),
         placed as (
             select l.*, case l.type when 'transfer.prepared' then 1 else -1 end as sign
               from linked_legs l

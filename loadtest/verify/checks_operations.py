@@ -220,7 +220,8 @@ OPERATIONS: Final = (
           from decided o join view_transfers v on v.transfer_id = o.transfer_id where o.dry
         union all
         select -1, -1, c.resource_id, 'was not decided once'
-          from creations c left join decided o on o.saga_id = c.resource_id and o.dry
+          from creations c
+          left join decided o on o.saga_id = c.resource_id and o.dry and o.step = 'post'
          where c.old and c.alive > 0 and c.dry
          group by c.resource_id having count(o.position) <> 1""",
     ),

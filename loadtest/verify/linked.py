@@ -20,7 +20,8 @@ create view linked as
 select partition, position, type, saga_id, step, command_offset, old, retained,
        told_extra -> '$.linked' as told
   from decided
- where type in ('transfer.prepared', 'transfer.committed', 'transfer.aborted') and not repeated;
+ where type in ('transfer.prepared', 'transfer.committed', 'transfer.aborted') and not repeated
+   and not dry;
 create view link_sides as
 with held as (
     select *, unnest(from_json(told -> '$.held', '["JSON"]')) as side,

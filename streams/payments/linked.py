@@ -3,7 +3,8 @@
 The ledger's answer to the saga's first command names the homes. Once all have prepared, the saga
 commits, and nothing can stop it any more; when one refuses, or has not answered in time, all others
 abort. Each step is one command to each home, sent once and in the order of that home's log, so an
-abort always comes after what it undoes. Answers that come too late, or twice, change nothing.
+abort always comes after what it undoes. Answers that come too late, or twice, change nothing. What
+is only tried holds nothing: it ends with the first refusal or the last answer, however late.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def advance(outlet: Outlet, of: Saga, answer: Answer) -> Answer | None:
     linked = of.linked
     if linked is None or of.state not in _PHASES[phase] or int(number) not in linked.waiting:
         return None
+    if phase == "prepare" and of.dry_run:
+        return _tried(of, linked, int(number), answer)
     if phase == "prepare":
         _prepared(outlet, of, linked, int(number), answer)
         return None
@@ -78,7 +81,8 @@ def on_deadline(outlet: Outlet, of: Saga) -> bool:
 def _prepare(outlet: Outlet, of: Saga, parts: list[str]) -> None:
     """Ask every home beside the saga's own, which has prepared already."""
     of.linked = linked = Linked(parts=parts)
-    outlet.context.set_timer(outlet.record.at_us + DEADLINE_US, outlet.slot, _timer(of))
+    if not of.dry_run:
+        outlet.context.set_timer(outlet.record.at_us + DEADLINE_US, outlet.slot, _timer(of))
     _ask(outlet, of, linked, Trigger.HOMES_NAMED, range(1, len(parts)))
 
 
@@ -94,6 +98,17 @@ def _prepared(outlet: Outlet, of: Saga, linked: Linked, part: int, answer: Answe
     if not linked.waiting:
         outlet.context.cancel_timer(outlet.slot, _timer(of))
         _ask(outlet, of, linked, Trigger.HOMES_AGREED, range(len(linked.parts)))
+
+
+def _tried(of: Saga, linked: Linked, part: int, answer: Answer) -> Answer | None:
+    """Return the answer to the whole once it is known: the first refusal, or that all would."""
+    if answer["type"] not in REFUSALS:
+        linked.waiting.remove(part)
+        if linked.waiting:
+            return None
+        answer = answer | {"type": "transfer.posted"}
+    of.linked = None
+    return answer
 
 
 def _ask(

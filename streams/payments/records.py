@@ -136,6 +136,7 @@ def linked_command(of: Saga, linked: Linked, kind: str, number: int, at_us: int)
         "metadata": of.metadata,
         "reason": linked.reason,
         "failed_leg": linked.failed_leg,
+        "dry_run": of.dry_run,
     }
 
 

@@ -174,6 +174,9 @@ TABLE: Final[dict[tuple[State | None, Trigger], Transition]] = {
     (_S.OPENING, _T.ACCOUNT_REJECTED): Transition(_S.REJECTED, "account.rejected"),
     (_S.TRANSFERRING, _T.TRANSFER_POSTED): Transition(_S.TRANSFERRED, "transfer.posted"),
     (_S.TRANSFERRING, _T.TRANSFER_REJECTED): Transition(_S.REJECTED, "transfer.rejected"),
+    # What is only tried at several homes ends without a commit or an abort.
+    (_S.TRANSFER_PREPARING, _T.TRANSFER_POSTED): Transition(_S.TRANSFERRED, "transfer.posted"),
+    (_S.TRANSFER_PREPARING, _T.TRANSFER_REJECTED): Transition(_S.REJECTED, "transfer.rejected"),
     **{
         pair: transition
         for begun, preparing, committing, aborting, done, event in _LINKED

@@ -380,8 +380,10 @@ def test_a_transfer_debits_accounts_of_several_homes_together_or_not_at_all(
     found = [client.balances(account) for account in (ada, bob, carl)]
     standing = [(each["posted"], each["held"]) for each in found]
     assert standing == [(40, 0), (30, 0), (130, 0)], "given back at once"
-    status, refused = client.move("t3", (ada, carl, 1), (bob, carl, 1), dry_run=True)
-    assert (status, code(refused)) == (422, "dry_run_needs_one_home")
+    status, tried = client.move("t3", (ada, carl, 40), (bob, carl, 30), dry_run=True)
+    assert (status, tried["status"], tried["entries"]) == (200, "allowed", [])
+    status, refused = client.move("t3", (ada, carl, 40), (bob, carl, 31), dry_run=True)
+    assert (status, code(refused)) == (422, "insufficient_funds")
     path = f"/v1/transfers/{transfer['id']}/reversals"
     status, _, back = client.post(path, "back", {})
     assert (status, back["status"]) == (201, "posted"), back

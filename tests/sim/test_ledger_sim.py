@@ -17,15 +17,17 @@ from dataclasses import dataclass
 import pytest
 from msgspec.structs import replace
 
-from ledger_writer import books, decide, lifecycle, memory, memory_log, settle
+from ledger_writer import books, decide, lifecycle, linked_books, memory, memory_log, settle
 from ledger_writer.books import Books
-from ledger_writer.command import CAPTURE, VOID
+from ledger_writer.command import ABORT, CAPTURE, COMMIT, VOID
 from ledger_writer.crash import CrashPoint
 from ledger_writer.event import EVENTS, event_bytes
 from ledger_writer.intake import read_records
+from ledger_writer.linked_books import LinkedBooks
 from ledger_writer.memory import MemoryJournal, MemoryJournals, MemoryLedger
 from ledger_writer.memory_log import MemoryLog, MemoryLogs, MemoryTopics
 from ledger_writer.model import Command, Decision, Fence, Row
+from ledger_writer.outcome import Outcome
 from ledger_writer.partition import Partition
 from ledger_writer.port import Record, Verdict
 from ledger_writer.samples import (
@@ -102,6 +104,8 @@ class Knobs:
     conflict: float
     clock_jump: float
     rewind: float
+    late: float
+    delay: float
     wild: bool
     kinds: dict[str, float]
 
@@ -124,6 +128,8 @@ class Knobs:
             conflict=maybe(0.3),
             clock_jump=maybe(0.3),
             rewind=maybe(0.02),
+            late=maybe(0.4),
+            delay=maybe(0.9),
             wild=rng.random() < 0.5,
             kinds={"fund": 3.0, "pay": 1.0} | {kind: maybe(high) for kind, high in KINDS.items()},
         )
@@ -301,7 +307,9 @@ class World:
         self.writers: dict[int, list[asyncio.Task[None]]] = defaultdict(list)
         self.log_ms = 1_700_000_000_000
         self.crashes = 0
-        self.sagas, self.followed = Sagas(), Counter()
+        self.sagas = Sagas(lambda: self.rng.random() < self.knobs.late)
+        self.followed: Counter[int] = Counter()
+        self.steps: dict[int, list[dict]] = defaultdict(list)
         self.placed: list[dict] = []
         self.paid: list[dict] = []
 
@@ -357,14 +365,27 @@ class World:
             self._follow()
             self._rewind()
 
-    def _follow(self) -> None:
-        """Carry on the transfers that several homes must agree on."""
+    def _follow(self, delay: float | None = None) -> None:
+        """Carry on the transfers that several homes must agree on, each home at its own pace."""
+        delay = self.knobs.delay if delay is None else delay
         for number, events in self.topics.events.items():
             while self.followed[number] < len(events):
                 event = decode(EVENTS, events[self.followed[number]].value)
                 self.followed[number] += 1
                 for record in self.sagas.answers(event):
-                    self._append(record["slot"] % PARTITIONS, record)
+                    self.steps[record["slot"] % PARTITIONS].append(record)
+        for number, waiting in self.steps.items():
+            while waiting and self.rng.random() >= delay:
+                self._step(number, waiting.pop(0))
+
+    def _step(self, number: int, record: dict) -> None:
+        """Ask one home, and now and then ask again what can have no other end: anew, elsewhere."""
+        self._append(number, record)
+        attempts = [1] if record["type"] == "transfer.prepare" else [1, 2]
+        if self.rng.random() < self.knobs.repeat:
+            self._append(number, {**record, "attempt": self.rng.choice(attempts)})
+        if self.rng.random() < self.knobs.conflict:
+            self._append(1 - number, {**record, "attempt": 3})
 
     def _rewind(self) -> None:
         """Send everything again from some earlier offset on, as a task that lost its place may."""
@@ -477,7 +498,7 @@ class World:
         for storm in self.storms:
             storm.calm = True
         for _ in range(SETTLE_LOOKS):
-            self._follow()
+            self._follow(delay=0)
             if all(self._done(number) for number in range(PARTITIONS)) and not self.sagas.open:
                 return
             for task in [task for tasks in self.writers.values() for task in tasks]:
@@ -516,6 +537,10 @@ class World:
             )
         )
         assert not found, found
+        assert "open" not in {link.state for link in self.ledger.links.values()}
+        promised = self.ledger.verifier.derived.links.promised()
+        kept = {account_id: minor for account_id, minor in self.ledger.promised.items() if minor}
+        assert kept == {account_id: minor for account_id, minor in promised.items() if minor}
 
     def _prove_records(self) -> None:
         """Each record has exactly one row, or was buried at least once and has none."""
@@ -889,7 +914,96 @@ def captures_unbounded():
     decide.DECIDERS[CAPTURE] = decider
 
 
+@contextmanager
+def promises_not_counted():
+    """Room that was promised to a part elsewhere is promised or filled again."""
+    obstacle = LinkedBooks._credit_obstacle
+
+    def careless(self, standing, amount_minor):
+        return obstacle(self, replace(standing, promised_minor=0), amount_minor)
+
+    LinkedBooks._credit_obstacle = careless
+    yield
+    del LinkedBooks._credit_obstacle
+    assert LinkedBooks._credit_obstacle is obstacle
+
+
+@contextmanager
+def promises_end_with_the_commit():
+    """Room is free again although another partition has filled it, where its home can't see it."""
+    finish = LinkedBooks.finish
+
+    def careless(self, link, state):
+        made = finish(self, link, state)
+        debit = self.link(link.link_id, "debit")
+        if link.kind == "credit" and state == "committed" and debit.partition != self.partition:
+            standing = self.standing(link.destination)
+            standing.promised_minor -= link.amount_minor
+            self._promised(standing)
+        return made
+
+    LinkedBooks.finish = careless
+    yield
+    LinkedBooks.finish = finish
+
+
+@contextmanager
+def parts_half_prepared():
+    """A part of which one leg is refused keeps what it has set aside for the legs before it."""
+    undo = linked_books.undo
+    linked_books.undo = lambda standing, amount_minor, held_minor=0: None
+    yield
+    linked_books.undo = undo
+
+
+@contextmanager
+def commits_stopped_by_flags():
+    """What all homes agreed to is refused at one, because it was frozen meanwhile."""
+    decider = decide.DECIDERS[COMMIT]
+
+    def strict(books, command):
+        for leg in command.legs:
+            sides = books.standing(leg.source), books.standing(leg.destination)
+            if books._accounts_obstacle(command.tenant, leg, *sides) is not None:
+                return Outcome("transfer.rejected", "account_frozen")
+        return decider(books, command)
+
+    decide.DECIDERS[COMMIT] = strict
+    yield
+    decide.DECIDERS[COMMIT] = decider
+
+
+@contextmanager
+def aborts_give_nothing_back():
+    """What was held for a transfer that is given up stays held."""
+    decider = decide.DECIDERS[ABORT]
+
+    def careless(books, command):
+        facts = {"held": [], "reserved": [], "legs": len(command.legs)}
+        facts |= {"reason": command.reason, "failed_leg": command.failed_leg}
+        return Outcome("transfer.aborted", facts=facts)
+
+    decide.DECIDERS[ABORT] = careless
+    yield
+    decide.DECIDERS[ABORT] = decider
+
+
+@contextmanager
+def closings_ignore_what_comes():
+    """An account is closed while homes have agreed to credit it."""
+    incoming = LinkedBooks.incoming_minor
+    LinkedBooks.incoming_minor = lambda self, account_id: 0
+    yield
+    LinkedBooks.incoming_minor = incoming
+
+
 CANARIES = [
+    promises_not_counted,
+    promises_end_with_the_commit,
+    parts_half_prepared,
+    commits_stopped_by_flags,
+    aborts_give_nothing_back,
+    closings_ignore_what_comes,
     legs_not_undone,
     caps_ignored,
     overdrafts_ignored,

@@ -205,13 +205,42 @@ async def test_what_several_homes_posted_is_paid_back_once_all_have_posted():
     at.prove()
 
 
-async def test_what_several_homes_must_agree_on_is_not_tried():
-    at = await ledger()
-    [row] = await at.run(both("k", 60, 70, dry_run=True))
-    assert row.reason == "dry_run_needs_one_home"
+async def test_what_several_homes_must_agree_on_is_tried_at_each_and_nothing_is_kept():
+    at, asked = await ledger(), both("k", 60, 70, dry_run=True)
+    for _ in range(2):
+        [home] = await at.run(asked)
+        [away] = await at.run(linked("transfer.prepare", asked, BOB))
+        for row in (home, away):
+            event = event_of(row)
+            assert (row.type, row.entries) == ("transfer.prepared", ())
+            assert (event["dry_run"], event["leg_indexes"]) == (True, [])
+        assert event_of(home)["parts"] == [ALICE, BOB]
     [row] = await at.run(both("k", 101, 70, dry_run=True))
     assert (row.reason, row.failed_leg) == ("insufficient_funds", 0)
-    assert at.balance(ALICE) == (100, 0)
+    poor = both("k", 60, 101, dry_run=True)
+    await at.run(poor)
+    [row] = await at.run(linked("transfer.prepare", poor, BOB))
+    assert (row.reason, row.failed_leg) == ("insufficient_funds", 1)
+    [late] = await at.run(linked("transfer.commit", asked, BOB, dry_run=False))
+    assert late.reason == "not_prepared"
+    assert [at.balance(a) for a in (ALICE, BOB, CAROL)] == [(100, 0), (100, 0), (0, 0)]
+    [kept] = await at.run(both("k", 60, 70))
+    assert kept.type == "transfer.prepared"
+    at.prove()
+
+
+@pytest.mark.parametrize("end", ["commit", "abort"])
+async def test_a_part_is_prepared_once_however_it_is_asked_for_again(end):
+    at, asked = await ledger(), both("k", 60, 70)
+    await at.run(asked)
+    await at.run(linked("transfer.prepare", asked, BOB))
+    for number in (2, 3):
+        [again] = await at.run(linked("transfer.prepare", asked, BOB, number))
+        assert again.reason == "already_prepared"
+        await at.run(linked(f"transfer.{end}", asked, BOB, number, reason="homes_unavailable"))
+        left = (30, 0) if end == "commit" else (100, 0)
+        assert at.balance(BOB) == left
+    await at.run(linked(f"transfer.{end}", asked, ALICE, 0, reason="homes_unavailable"))
     at.prove()
 
 

@@ -22,9 +22,9 @@ LEGS = [
 class Movement(World):
     """A transfer, or a payment, of which the ledger has said which homes must agree."""
 
-    def __init__(self, transfer=True, reply=None, parts=(PAYER, AWAY, FAR)):
+    def __init__(self, transfer=True, reply=None, parts=(PAYER, AWAY, FAR), dry_run=False):
         super().__init__()
-        fields = {"reply": reply}
+        fields = {"reply": reply, "dry_run": dry_run}
         if transfer:
             made = ids.transfer_id("demo", "t", PAYER)
             fields |= {
@@ -160,6 +160,23 @@ def test_an_answer_that_comes_twice_counts_once():
     movement.answer("transfer.prepared", first)
     movement.answer("transfer.prepared", first)
     assert movement.sent("commit") == []
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_what_is_only_tried_ends_with_the_answers_and_asks_nobody_to_end_anything(refused):
+    movement = Movement(reply=1, dry_run=True)
+    away, far = movement.sent("prepare")
+    assert all(c["dry_run"] for c in (away, far))
+    movement.answer("transfer.prepared", far)
+    assert movement.out("gateway.replies") == []
+    movement.task.fire(NOW_US + 2 * DEADLINE_US)
+    why = {"reason": "insufficient_funds", "failed_leg": 0} if refused else {}
+    movement.answer("transfer.rejected" if refused else "transfer.prepared", away, **why)
+    (reply,) = movement.out("gateway.replies")
+    assert reply["status"] == ("rejected" if refused else "posted")
+    assert (reply["reason"], reply["failed_leg"]) == (why.get("reason"), why.get("failed_leg"))
+    assert movement.sent("commit") == movement.sent("abort") == []
+    assert movement.events() == []
 
 
 def test_a_payment_to_a_payee_that_must_agree_is_settled_and_counted_as_captured():
