@@ -6,6 +6,7 @@ ledger, views and lake.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +14,15 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from deploy.local.child import wait_for
 from loadtest import stack as stacks
 from loadtest.verify.command import verify
 from schemas import ids
+from schemas.wire import decode
 from tests.integration.test_payments_stack import Client
 
 if TYPE_CHECKING:
@@ -440,6 +444,68 @@ def test_a_payee_with_a_cap_is_filled_from_everywhere_and_never_beyond(client: C
     [settled, _] = [p for p in paid if p["status"] == "settled"]
     assert client.on(settled, "refunds", "back")[1]["status"] == "refunded"
     assert client.balances(capped)["posted"] == 100
+
+
+async def turn(stack: Stack, role: str, log: AIOKafkaConsumer, awaited: tuple[str, str]) -> None:
+    """Let one process work, while the others stand still, until it has written this of a saga."""
+    stack.resume(role)
+    async with asyncio.timeout(20):
+        while True:
+            found = await log.getmany(timeout_ms=100)
+            records = [
+                decode(at.topic, each.value) for at, batch in found.items() for each in batch
+            ]
+            if awaited in {(each["type"], each["saga_id"]) for each in records}:
+                break
+    stack.pause(role)
+
+
+async def test_streams_killed_when_all_homes_have_agreed_has_all_of_them_commit(
+    stack: Stack, client: Customer
+) -> None:
+    bank, ada = client.funded(100)
+    bob = client.elsewhere(ada)
+    assert client.pay("bob", bank, bob, 100)[2]["status"] == "settled"
+    carl = client.account("carl")
+    partitions = [TopicPartition(topic, n) for topic in TURNS for n in range(4)]
+    async with AIOKafkaConsumer(
+        bootstrap_servers=stack.kafka, isolation_level="read_committed", enable_auto_commit=False
+    ) as log:
+        log.assign(partitions)
+        await log.seek_to_end(*partitions)
+        stack.pause("ledger_writer")
+        try:
+            status, made = client.move("t", (ada, carl, 60), (bob, carl, 70), wait=0)
+            assert (status, made["status"]) == (202, "accepted")
+            for role, kind in (
+                ("streams", "transfer.post"), ("ledger_writer", "transfer.prepared"),
+                ("streams", "transfer.prepare"), ("ledger_writer", "transfer.prepared"),
+            ):  # fmt: skip
+                await turn(stack, role, log, (kind, made["id"]))
+            killed = stack.kill("streams")
+        finally:
+            stack.resume("ledger_writer")
+    stack.await_back("streams", killed)
+
+    def found() -> list[tuple[int, int]]:
+        shown = [client.balances(account) for account in (ada, bob, carl)]
+        return [(each["posted"], each["held"]) for each in shown]
+
+    assert wait_for(lambda: found() == [(40, 0), (30, 0), (130, 0)], 20), found()
+    assert wait_for(lambda: client.get(f"/v1/transfers/{made['id']}")[0] == 200, 20)
+    ledger = await asyncpg.connect(stack.dsn("ledger_reader"))
+    try:
+        steps = await ledger.fetch(STEPS, made["id"])
+    finally:
+        await ledger.close()
+    assert [tuple(row) for row in steps] == [
+        ("commit-0", "transfer.committed"), ("commit-1", "transfer.committed"),
+        ("post", "transfer.prepared"), ("prepare-1", "transfer.prepared"),
+    ]  # fmt: skip
+
+
+TURNS = ("ledger.commands", "ledger.events")
+STEPS = "select step, type from ledger.outcomes where saga_id = $1 order by step"
 
 
 async def test_after_all_operations_log_ledger_views_and_lake_agree(stack: Stack) -> None:
