@@ -123,8 +123,14 @@ def _reader() -> str:
 def _output(path: str) -> Iterator[Out]:
     """Write to stdout, or to a file that appears under its name only when it is whole."""
     if path == _STDOUT:
-        yield _Stdout()
-        _Stdout().write("", flush=True)
+        stdout = _Stdout()
+        try:
+            yield stdout
+            stdout.write("", flush=True)
+        except (OSError, HeadraceError) as error:
+            if stdout.left:
+                raise _ReaderLeft from error
+            raise
         return
     part = Path(path + ".part")
     with part.open("w", encoding="utf-8", newline="") as out:
@@ -137,13 +143,19 @@ class _ReaderLeft(Exception):
 
 
 class _Stdout:
-    """Standard output; its breaking is told from a broken connection to the database."""
+    """Standard output; its breaking is told from a broken connection to the database.
+
+    `left`: whoever read it has gone. To leave a copy by an error breaks its connection as well.
+    """
+
+    left = False
 
     def write(self, text: str, /, *, flush: bool = False) -> None:
         try:
             print(text, end="", flush=flush)
-        except BrokenPipeError as error:
-            raise _ReaderLeft from error
+        except BrokenPipeError:
+            self.left = True
+            raise
 
 
 def _position(text: str) -> int:

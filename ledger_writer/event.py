@@ -45,7 +45,7 @@ DETAILS: Final[dict[str, str]] = {
     "not_prepared": "Nothing was prepared here.",
     "original_archived": "The original is archived and can't be paid back by its id any more.",
     "original_leg_required": "Of a transfer of several legs, part can be paid back by leg only.",
-    "original_not_found": "Nothing was moved under this id.",
+    "original_not_found": "Nothing was moved under this id that could be paid back.",
     "outcome_archived": "The key was used before, and its outcome is archived. Nothing was done.",
     "same_account": "Source and destination are the same account.",
     "wrong_partition": "This must be decided at the home of another account.",

@@ -455,7 +455,8 @@ async def test_the_audit_names_what_was_paid_back_beyond_its_original(agreed, su
 
 async def test_an_export_whose_reader_has_left_ends_quietly(filled):
     env = {"PATH": os.environ["PATH"], "HEADRACE_LEDGER_READER_DSN": filled["ledger_reader"]}
-    for what in (["journal"], ["statement", ALICE]):
+    for what, at_once in ((["journal"], ""), (["journal"], "1"), (["statement", ALICE], "1")):
+        env["PYTHONUNBUFFERED"] = at_once  # then it breaks in mid-copy, else at the end
         read, write = os.pipe()
         os.close(read)
         command = [sys.executable, "-m", "ledger_writer.cli", "export", *what]
