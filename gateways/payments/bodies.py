@@ -105,6 +105,8 @@ class ReversalBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
     leg: (
         Annotated[int, Meta(ge=0, lt=LEGS_MAX, description="Which leg, by its index from 0")] | None
     ) = None
+    reference: Reference | None = None
+    metadata: Metadata = {}
 
 
 class EmptyBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):

@@ -148,6 +148,8 @@ def reversal(body: ReversalBody, key: str, caller: Caller, original: str, home: 
     record["target_id"] = original
     record["amount_minor"] = body.amount
     record["original_leg"] = body.leg
+    record["reference"] = body.reference
+    record["metadata"] = body.metadata
     return record
 
 

@@ -9,7 +9,13 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from gateways.payments import times
-from gateways.payments.bodies import AccountBody, AccountLimits, PaymentBody, TransferBody
+from gateways.payments.bodies import (
+    AccountBody,
+    AccountLimits,
+    PaymentBody,
+    ReversalBody,
+    TransferBody,
+)
 from gateways.problems import FieldError, Refused, invalid
 from schemas import ids
 from schemas.ids import is_account_id
@@ -104,11 +110,12 @@ def check_transfer(body: TransferBody) -> None:
         if leg.source == leg.destination:
             detail = "must differ from the source"
             errors.append(FieldError(f"{at}/destination", "same_account", detail))
-    if body.reference is not None:
-        errors += _text("/reference", body.reference)
-    if body.metadata:
-        errors += _pairs("/metadata", body.metadata)
-    _raise(errors)
+    _raise([*errors, *_said(body)])
+
+
+def check_reversal(body: ReversalBody) -> None:
+    """Raise Refused with every rule that what is said of a reversal breaks."""
+    _raise(list(_said(body)))
 
 
 def effective_us(body: TransferBody) -> int | None:
@@ -181,6 +188,12 @@ def _text(pointer: str, text: str) -> Iterator[FieldError]:
     if holds_card_number(text):
         detail = "looks like a card number; send a token instead"
         yield FieldError(pointer, "card_number_refused", detail)
+
+
+def _said(body: TransferBody | ReversalBody) -> Iterator[FieldError]:
+    if body.reference is not None:
+        yield from _text("/reference", body.reference)
+    yield from _pairs("/metadata", body.metadata)
 
 
 def _pairs(pointer: str, pairs: Mapping[str, str]) -> Iterator[FieldError]:

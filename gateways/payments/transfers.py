@@ -61,6 +61,7 @@ class Transfers:
     async def reverse(self, exchange: Exchange) -> None:
         """POST /v1/transfers/{id}/reversals."""
         key, body = idempotency_key(exchange), body_of(exchange, _REVERSAL)
+        rules.check_reversal(body)
         original = await self._reads.find_transfer(exchange.tenant, exchange.params[0])
         legs = [(leg.source, leg.destination) for leg in original.legs]
         if not legs:

@@ -153,7 +153,7 @@ async def test_a_reversal_is_a_transfer_of_its_own_at_the_payees_home():
         got = await replied(
             rig,
             2,
-            reverse({"amount": 3}),
+            reverse({"amount": 3, "reference": "back", "metadata": {"a": "b"}}),
             "applied",
             timeline=(),
             entries=ENTRIES,
@@ -163,8 +163,10 @@ async def test_a_reversal_is_a_transfer_of_its_own_at_the_payees_home():
         record = rig.written()[-1]
         assert (record["type"], record["target_id"]) == ("transfer.reverse", made)
         assert (record["home_account"], record["amount_minor"]) == (BOB, 3)
+        assert (record["reference"], record["metadata"]) == ("back", {"a": "b"})
+        assert (got.json["reference"], got.json["metadata"]) == ("back", {"a": "b"})
         assert record["resource_id"] == got.json["id"] == ids.transfer_id(TENANT, "r", BOB)
-        again = await reverse({"amount": 3})
+        again = await reverse({"amount": 3, "reference": "back", "metadata": {"a": "b"}})
         assert (again.status, again.json) == (200, got.json)
         problem_of(await reverse({"amount": 4}), 422, "idempotency_key_reused")
         too_much = reverse({"amount": 99}, "r2")
@@ -219,6 +221,8 @@ async def test_a_leg_that_is_none_of_the_originals_is_named_with_its_rule():
             assert (error["pointer"], error["code"]) == ("/leg", code), leg
         got = await rig.call("POST", path, {"leg": 2}, Idempotency_Key="r")
         assert "0 to 1" in got.json["detail"]
+        got = await rig.call("POST", path, {"reference": "a\u0007"}, Idempotency_Key="r")
+        assert problem_of(got, 422, "validation_failed")["errors"][0]["pointer"] == "/reference"
         assert rig.written() == []
 
 

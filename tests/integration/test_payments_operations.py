@@ -324,7 +324,7 @@ def test_a_leg_is_paid_back_by_itself_and_never_more_than_it_moved(client: Custo
     transfer = client.move("t", (ada, bob, 60), (ada, bank, 40))[1]
     path = f"/v1/transfers/{transfer['id']}/reversals"
     for key, body, wanted in (
-        ("r1", {"leg": 0, "amount": 20}, None),
+        ("r1", {"leg": 0, "amount": 20, "reference": client.run}, None),
         ("r2", {"leg": 0, "amount": 41}, "amount_exceeds_original"),
         ("r3", {"leg": 2}, "out_of_range"),
         ("r4", {"amount": 1}, "original_leg_required"),
@@ -336,6 +336,12 @@ def test_a_leg_is_paid_back_by_itself_and_never_more_than_it_moved(client: Custo
         status, _, answer = client.post(path, key, body)
         assert (status, code(answer) if status == 422 else None) == (422 if wanted else 201, wanted)
     assert (client.balances(ada)["posted"], client.balances(bob)["posted"]) == (100, 0)
+
+    def found() -> list[tuple[str, int]]:
+        back = client.get(f"/v1/transfers?reference={client.run}")[2]["data"]
+        return [(one["reverses"], one["legs"][0]["amount"]) for one in back]
+
+    assert wait_for(lambda: found() == [(transfer["id"], 20)], 20), found()
 
 
 def test_legs_to_payees_of_several_homes_are_paid_back_one_by_one(client: Customer) -> None:
