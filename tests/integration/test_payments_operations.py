@@ -473,6 +473,10 @@ async def test_streams_killed_when_all_homes_have_agreed_has_all_of_them_commit(
     bob = client.elsewhere(ada)
     assert client.pay("bob", bank, bob, 100)[2]["status"] == "settled"
     carl = client.account("carl")
+    legs = [
+        {"source": payer, "destination": carl, "amount": amount, "currency": "EUR"}
+        for payer, amount in ((ada, 60), (bob, 70))
+    ]
     partitions = [TopicPartition(topic, n) for topic in TURNS for n in range(4)]
     async with AIOKafkaConsumer(
         bootstrap_servers=stack.kafka, isolation_level="read_committed", enable_auto_commit=False
@@ -481,7 +485,7 @@ async def test_streams_killed_when_all_homes_have_agreed_has_all_of_them_commit(
         await log.seek_to_end(*partitions)
         stack.pause("ledger_writer")
         try:
-            status, made = client.move("t", (ada, carl, 60), (bob, carl, 70), wait=0)
+            status, _, made = client.post("/v1/transfers", "t", {"legs": legs}, wait=0)
             assert (status, made["status"]) == (202, "accepted")
             for role, kind in (
                 ("streams", "transfer.post"), ("ledger_writer", "transfer.prepared"),
