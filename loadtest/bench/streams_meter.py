@@ -205,7 +205,7 @@ def transactions(metrics: dict[str, float], events: int) -> dict[str, float]:
         "aborts": metrics.get(f"{prefix}_aborts_total", 0.0),
         "dead letters": metrics.get(f"{prefix}_dead_letters_total", 0.0),
     }
-    for stage in ("handle", "send", "commit", "store"):
+    for stage in ("read", "handle", "send", "commit", "store"):
         seconds = metrics.get(f"{prefix}_stage_seconds_sum:{stage}", 0.0)
         row[f"{stage} us/event"] = seconds / max(1, events) * 1e6
     return row

@@ -30,6 +30,10 @@ def _unpack(data: bytes) -> list[int]:
 RINGS: Final[Collection[list[int]]] = Collection(1, "rings", encode=_pack, decode=_unpack)
 
 
+def _ring_of(key: bytes) -> tuple[Collection[list[int]], int, bytes]:
+    return RINGS, records.slot_of(key.decode()), key
+
+
 class Worker(msgspec.Struct, frozen=True):
     """What a worker process is told, as JSON in its one argument."""
 
@@ -78,7 +82,7 @@ def plain(names: Names, codec: Path | None) -> Task:
 
     return Task(
         names.task,
-        inputs=(Input(names.topic, decode=decode),),
+        inputs=(Input(names.topic, decode=decode, reads=_ring_of),),
         outputs=(out,),
         collections=(RINGS,),
         handle=handle,

@@ -3,12 +3,12 @@
 Pure: effects are collected over a batch and handed to whoever commits it. Invariants: what a
 failed call did leaves no trace (`drop`), and of what `seal` took nothing is ever lost. State is
 read through three layers: this batch and recently used values (decoded), sealed changes (bytes),
-the store.
+the store, or what was read of it ahead of the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -48,7 +48,9 @@ class Context:
     """The handler's view of one partition of one task."""
 
     __slots__ = (
+        "_ahead",
         "_allowed",
+        "_asked",
         "_dirty",
         "_effects",
         "_limit",
@@ -74,6 +76,8 @@ class Context:
         self._limit = cache_entries // 2
         self._young: dict[bytes, Any] = {}
         self._old: dict[bytes, Any] = {}
+        self._ahead: dict[bytes, bytes | None] = {}
+        self._asked = 0
         self._dirty: dict[bytes, Callable[[Any], bytes] | None] = {}
         self._effects = Effects()
         self._marks: dict[tuple[str, int], int] = {}
@@ -164,6 +168,20 @@ class Context:
         self._young[timer_key] = None
         self._dirty[timer_key] = None
 
+    def asked(self) -> int:
+        """Return how often the store was asked for a value since the last call."""
+        asked, self._asked = self._asked, 0
+        return asked
+
+    def unread(self, state_keys: Iterable[bytes]) -> list[bytes]:
+        """Return those that only the store could tell, each once."""
+        young, old = self._young, self._old
+        return [key for key in dict.fromkeys(state_keys) if key not in young and key not in old]
+
+    def expect(self, found: dict[bytes, bytes | None]) -> None:
+        """Take what the store has of keys that this batch may ask for."""
+        self._ahead = found
+
     def seal(self) -> None:
         """Keep what the handler did since the last seal or drop."""
         changes = self._effects.changes
@@ -205,6 +223,7 @@ class Context:
         """The effects are true now and the store has them: begin the next batch, keep the cache."""
         self._effects = Effects()
         self._marks = {}
+        self._ahead = {}
         if len(self._young) > self._limit:
             self._old = self._young
             self._young = {}
@@ -215,11 +234,15 @@ class Context:
         self.forget()
         self._effects = Effects()
         self._marks = {}
+        self._ahead = {}
 
     def _sealed(self, state_key: bytes) -> Any:
         changes = self._effects.changes
         if state_key in changes:
             return changes[state_key]
+        if state_key in self._ahead:
+            return self._ahead[state_key]
+        self._asked += 1
         try:
             return self._read(state_key)
         except Exception as error:

@@ -23,6 +23,7 @@ from aiokafka import TopicPartition, errors
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from schemas.errors import Corrupt, Fenced, HeadraceError
+from streams.engine import lean
 from streams.engine.deadline import CLOSE_WITHIN_S, answered, ended
 from streams.engine.faults import raise_translated
 from streams.engine.partition import Group, Partition, Shared
@@ -77,6 +78,7 @@ class Delivery(mode.Service):  # type: ignore[misc]
         within_s = settings.broker_within_s
         try:
             await answered(consumer.start(), within_s)
+            lean.makes(consumer, lean.raw)
             count = await check_topics(consumer, self._task, settings.start_within_s, within_s)
             cluster = await answered(cluster_id(consumer), within_s)
             self._group = Group(cluster, count, consumer, self._changed)

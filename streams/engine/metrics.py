@@ -22,7 +22,7 @@ _BATCH: Final = Histogram(
 )
 _STAGE: Final = Histogram(
     "headrace_streams_stage_seconds",
-    "Time of one batch by stage: handle, send, commit, store",
+    "Time of one batch by stage: read, handle, send, commit, store",
     (*_OF, "stage"),
     buckets=SECONDS_BUCKETS,
 )
@@ -48,7 +48,7 @@ _PROGRESS: Final = Gauge("headrace_streams_restore_ratio", "How far the restore 
 _STATE_BYTES: Final = Gauge("headrace_streams_state_bytes", "Size of the local state", _OF)
 _STATE_ENTRIES: Final = Gauge("headrace_streams_state_entries", "About how many keys it has", _OF)
 
-STAGES: Final = ("handle", "send", "commit", "store")
+STAGES: Final = ("read", "handle", "send", "commit", "store")
 REASONS: Final = ("unavailable", "fenced", "refused")
 
 

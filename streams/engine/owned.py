@@ -18,6 +18,7 @@ from aiokafka import TopicPartition
 
 from schemas.errors import Corrupt
 from streams.engine import keys
+from streams.engine.ahead import Ahead
 from streams.engine.batch import Batches, DeadLetter
 from streams.engine.context import Context, Effects
 from streams.engine.crash import CrashPoint
@@ -84,12 +85,14 @@ class Owned:
     metrics: PartitionMetrics
     batches: Batches = field(init=False)
     sweep: Sweep = field(init=False)
+    ahead: Ahead = field(init=False)
     next_due_us: int | None = field(init=False)
     due_from: bytes = keys.DUE
 
     def __post_init__(self) -> None:
         self.batches = Batches(self.task, self.context)
         self.sweep = Sweep(self.task, self.context, self.store.rows)
+        self.ahead = Ahead(self.task, self.context, self.store.read, self.store.reader)
         self.next_due_us = self.store.first_due() if self.task.timers else None
 
     async def batch(self, fetched: list[Any]) -> None:
@@ -97,6 +100,8 @@ class Owned:
 
         Raises what the handler may raise, and Refused, Fenced or Unavailable of the outbox.
         """
+        asked = time.perf_counter()
+        await self.ahead.look(fetched)
         began = time.perf_counter()
         outcome = self.batches.apply(fetched, self.position, self.narrowing.refused)
         fired = self._fire()
@@ -121,6 +126,7 @@ class Owned:
             BatchFigures(
                 records=Counter(record.topic for record in fetched),
                 stages={
+                    "read": began - asked,
                     "handle": handled - began,
                     "send": stages.send_s,
                     "commit": stages.commit_s,

@@ -16,6 +16,7 @@ from typing import Any, Final
 import aiokafka
 from aiokafka import TopicPartition, errors
 
+from streams.engine import lean
 from streams.engine.crash import CrashPoint
 from streams.engine.deadline import CLOSE_WITHIN_S, answered, ended
 from streams.engine.faults import raise_translated
@@ -84,6 +85,7 @@ async def restore(
 
 async def _bounds(consumer: Any, changelog: TopicPartition) -> tuple[int, int]:
     await consumer.start()
+    lean.makes(consumer, lean.change)
     consumer.assign([changelog])
     first = await consumer.beginning_offsets([changelog])
     end = await consumer.end_offsets([changelog])
@@ -115,14 +117,13 @@ class _Apply:
         # The marker of the last commit alone is no reason to wait for a fetch.
         while reached < end - 1:
             step = self._next(reached)
-            reached, records = await answered(step, self.settings.broker_within_s)
-            if records:
-                changes = ((record.key, record.value) for record in records)
+            reached, changes = await answered(step, self.settings.broker_within_s)
+            if changes:
                 if rebuilt:
                     self.store.pour(changes)
                 else:
                     self.store.write(dict(changes), self._mark(reached))
-                applied += len(records)
+                applied += len(changes)
                 self.crash.at("in_restore")
             self.progress(reached, end)
         if rebuilt:
@@ -133,7 +134,7 @@ class _Apply:
     def _mark(self, reached: int) -> Mark:
         return Mark(self.source.cluster, reached, time.time())
 
-    async def _next(self, reached: int) -> tuple[int, list[Any]]:
+    async def _next(self, reached: int) -> tuple[int, list[tuple[bytes, bytes | None]]]:
         """Return the offset reached and what came; waits until the offset moves."""
         while True:
             fetched = await self.consumer.getmany(self.source.changelog, timeout_ms=POLL_MS)

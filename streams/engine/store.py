@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -57,18 +58,19 @@ class StoreLimits:
 
 
 class Disk:
-    """Where the stores of one process live, and the memory that they share."""
+    """Where the stores of one process live; they share memory, and a thread that reads."""
 
     def __init__(self, folder: Path, limits: StoreLimits | None = None) -> None:
         self._folder = folder
         self._limits = limits or StoreLimits()
         self._cache = rocksdict.Cache(self._limits.cache_bytes)
+        self._reader = ThreadPoolExecutor(1, "state-reader")
 
     def open(self, task: str, partition: int) -> Store:
         """Open the store of a partition; it must not be open."""
         path = self._folder / task / str(partition)
         path.parent.mkdir(parents=True, exist_ok=True)
-        return Store(path, self._options())
+        return Store(path, self._options(), self._reader)
 
     def _options(self) -> Any:
         table = rocksdict.BlockBasedOptions()
@@ -104,9 +106,12 @@ class Disk:
 
 
 class Store:
-    """The state of one partition. All methods block for microseconds, `flush` and `wipe` longer."""
+    """The state of one partition. All methods block for microseconds; `read`, which is for
+    `reader`, `flush` and `wipe` longer.
+    """
 
-    def __init__(self, path: Path, options: Any) -> None:
+    def __init__(self, path: Path, options: Any, reader: Executor) -> None:
+        self.reader = reader
         self._path = path
         self._options = options
         self._db: Any = self._opened()
@@ -136,6 +141,10 @@ class Store:
             batch.delete(key)
         batch.put(keys.LOCAL_MARK, msgspec.json.encode(mark))
         self._db.write(batch)
+
+    def read(self, state_keys: list[bytes]) -> dict[bytes, bytes | None]:
+        """Return many values at once; other threads go on meanwhile."""
+        return dict(zip(state_keys, self._db.get(state_keys), strict=True))
 
     def rebuild(self) -> None:
         """Empty it and prepare for `pour`, in a fraction of what `write` takes for as much."""

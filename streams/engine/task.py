@@ -59,16 +59,22 @@ Handle = Callable[["Context", Sequence[Record]], None]
 Headers = Sequence[tuple[str, bytes]]
 
 
+Reads = Callable[[bytes], "tuple[Collection[Any], int, bytes]"]
+"""From a record's key to the collection, slot and key of a value; it may raise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Input:
     """A topic that is read; `decode` turns a value into `Record.event`, raising on bad bytes.
 
-    `on_poison` says what becomes of its poisoned records; None leaves that to the task.
+    `on_poison` says what becomes of its poisoned records; None leaves that to the task. `reads`
+    names the value that a record with this key will ask for: a hint, so that it is at hand.
     """
 
     topic: str
     decode: Callable[[bytes], Any] | None = None
     on_poison: OnPoison | None = None
+    reads: Reads | None = None
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from typing import Final
 
 from schemas import ids, wire
 from schemas.errors import Poisoned
-from streams.engine import HORIZON_S, Context, Input, OnPoison, Record, Task
+from streams.engine import HORIZON_S, Collection, Context, Input, OnPoison, Record, Task
 from streams.payments import answers, requests
 from streams.payments.outlet import COMMANDS, EVENTS, REPLIES, REQUESTS
 from streams.payments.saga import OPERATIONS as OPERATION_KINDS
 from streams.payments.stores import OPERATIONS, POSITIONS, PROFILES, SAGAS
-from streams.payments.velocity import RuleSet
+from streams.payments.velocity import Profile, RuleSet
 
 _LEDGER: Final = "ledger.events"
 _CREATIONS: Final = frozenset({"payment.create", "transfer.create", "account.open"})
@@ -27,7 +27,7 @@ def task(rules: RuleSet, horizon_s: int = HORIZON_S) -> Task:
     return Task(
         "payments",
         inputs=(
-            Input(REQUESTS, decode=wire.decoder(REQUESTS)),
+            Input(REQUESTS, decode=wire.decoder(REQUESTS), reads=_profile_of),
             # The ledger's word is never passed over: what can't be applied is for people to see to.
             Input(_LEDGER, decode=wire.decoder(_LEDGER), on_poison=OnPoison.STOP),
         ),
@@ -37,6 +37,11 @@ def task(rules: RuleSet, horizon_s: int = HORIZON_S) -> Task:
         horizon_s=horizon_s,
         handle=Payments(rules).handle,
     )
+
+
+def _profile_of(key: bytes) -> tuple[Collection[Profile], int, bytes]:
+    """Name what a payment asks for; the key of a request is its home account."""
+    return PROFILES, ids.slot_of(key.decode()), key
 
 
 class Payments:
