@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from ledger_writer.columns import stored
-
 if TYPE_CHECKING:
     from ledger_writer.model import Account, Decision, Fence, Standing
     from ledger_writer.operations import Flagged, Hold, Link, Reversal, Room
@@ -36,7 +34,7 @@ def arguments(before: Fence, after: Fence, decision: Decision) -> tuple[Any, ...
         after.poisoned,
         [claim.key for claim in claims],
         [claim.position for claim in claims],
-        [stored(row) for row in decision.rows],
+        decision.rows,
         [_new_account(account) for account in decision.opened],
         [_new_share(standing, before.partition) for standing in fresh],
         [standing.account.account_no for standing in known],

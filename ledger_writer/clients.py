@@ -14,7 +14,7 @@ from schemas.errors import Corrupt, Unavailable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 
-    Item = tuple[bytes | None, bytes, Sequence[tuple[str, bytes]]]
+    Item = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]]]
     Stop = Callable[[], Coroutine[Any, Any, None]]
 
 STOP_WITHIN_S: Final = 1.0

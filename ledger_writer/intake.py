@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from ledger_writer.command import read_command
-from ledger_writer.event import COMMANDS
+from ledger_writer import codec
 from ledger_writer.model import Command
 from ledger_writer.port import Record
 from schemas.errors import Poisoned
-from schemas.wire import decoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,13 +28,13 @@ class Intake(msgspec.Struct, frozen=True):
 
 def read_records(records: Sequence[Record]) -> Intake:
     """Read every record; offsets may have gaps, so the next one follows the last one seen."""
-    decode = decoder(COMMANDS)
+    read = codec.read
     commands: list[Command] = []
     dead: list[tuple[Record, str]] = []
     traceparents: dict[int, bytes] = {}
     for record in records:
         try:
-            command = read_command(decode(record.value), record.offset, record.timestamp_ms)
+            command = read(record.value, record.offset, record.timestamp_ms)
         except Poisoned as poison:
             dead.append((record, str(poison)))
             continue

@@ -177,7 +177,7 @@ class KafkaLog:
         ]
 
     async def _send(
-        self, topic: str, items: list[tuple[bytes | None, bytes, list[tuple[str, bytes]]]]
+        self, topic: str, items: list[tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]]
     ) -> None:
         now_ms = int(time.time() * 1000)
         batches = builders(self._producer, items, now_ms)

@@ -13,8 +13,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from ledger_writer.codec import event_bytes
 from ledger_writer.crash import CrashPoint
-from ledger_writer.event import event_bytes
 from ledger_writer.intake import Intake, read_records
 from ledger_writer.metrics import meters
 from ledger_writer.port import Event

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One committed record of `ledger.commands`."""
+    """One committed record of `ledger.commands`; without a value it is poison."""
 
     offset: int
     timestamp_ms: int
     key: bytes | None
-    value: bytes
+    value: bytes | None
     headers: tuple[tuple[str, bytes], ...]
 
 

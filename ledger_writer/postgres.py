@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
-from ledger_writer import packing
+from ledger_writer import codec, packing
 from ledger_writer.batch import ARGUMENTS, RARE_ARGUMENTS, arguments, rare_arguments
 from ledger_writer.columns import account_numbers, only_place, restored
 from ledger_writer.lines import fence_at, hold_at, link_at, standing_at
@@ -264,7 +264,7 @@ async def _pack_arrays(connection: asyncpg.Connection) -> None:
     assert found is not None
     if tuple(found["columns"]) != packing.ROW_TYPES:
         raise Corrupt("ledger.new_row has other columns than this writer packs: versions differ")
-    rows = partial(packing.packed_rows, found["row"])
+    rows = partial(codec.packed_rows, found["row"])
     # The driver's public call takes codecs of scalar and composite types only.
     settings = connection._protocol.get_settings()  # type: ignore[attr-defined]  # noqa: SLF001
     for number, schema, name, pack, unpack in (
@@ -273,7 +273,7 @@ async def _pack_arrays(connection: asyncpg.Connection) -> None:
             packing.INT8_ARRAY,
             "pg_catalog",
             "_int8",
-            packing.packed_numbers,
+            codec.packed_numbers,
             packing.unpacked_numbers,
         ),
         (packing.UUID_ARRAY, "pg_catalog", "_uuid", packing.packed_keys, packing.unpacked_keys),

@@ -118,7 +118,7 @@ def encoder(topic: str, *, compiled: bool = True) -> Callable[[Record], bytes]:
 
 
 @cache
-def decoder(topic: str, *, compiled: bool = True) -> Callable[[bytes], Record]:
+def decoder(topic: str, *, compiled: bool = True) -> Callable[[bytes | None], Record]:
     """Return the function that decodes framed records of `topic`; it raises Poisoned."""
     today = _FRAME.pack(0, schema_id(topic))
     fast: Callable[[bytes, int], Record] | None = None
@@ -126,7 +126,9 @@ def decoder(topic: str, *, compiled: bool = True) -> Callable[[bytes], Record]:
         fast = _fast.DECODERS[topic]
     slow = _resolving_decoder(topic)
 
-    def decode_record(data: bytes) -> Record:
+    def decode_record(data: bytes | None) -> Record:
+        if data is None:
+            raise Poisoned(f"{topic}: a record without a value")
         if fast is None or data[:FRAME_BYTES] != today:
             return slow(data)
         try:

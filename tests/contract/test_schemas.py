@@ -202,6 +202,11 @@ def test_bytes_behind_the_record_are_poisoned():
         wire.decode("gateway.replies", wire.encode("gateway.replies", _reply()) + b"x")
 
 
+def test_a_record_without_a_value_is_poisoned():
+    with pytest.raises(Poisoned, match="without a value"):
+        wire.decoder("ledger.events")(None)
+
+
 def test_another_topics_record_is_poisoned():
     with pytest.raises(Poisoned, match="not one of ledger.events's"):
         wire.decode("ledger.events", wire.encode("gateway.replies", _reply()))

@@ -35,10 +35,10 @@ class World:
         self.weather = weather or Weather()
         self.tasks: list[asyncio.Task[None]] = []
 
-    def send(self, partition: int, *records: dict | bytes, gap: int = 1) -> None:
+    def send(self, partition: int, *records: dict | bytes | None, gap: int = 1) -> None:
         log = self.topics.commands[partition]
         for record in records:
-            value = record if isinstance(record, bytes) else encode("ledger.commands", record)
+            value = encode("ledger.commands", record) if isinstance(record, dict) else record
             offset = log[-1].offset + gap if log else 0
             trace = (("traceparent", b"00-%d" % offset),)
             log.append(Record(offset, 1_000 + offset, b"key", value, trace))
@@ -115,12 +115,12 @@ async def test_commands_become_rows_and_events_in_order():
 async def test_poison_is_buried_and_counted_and_the_rest_goes_on():
     world = World()
     bad = {**transfer("z", (BANK, ALICE, 1)), "attempt": 0}
-    world.send(0, open_account(ALICE), b"\0garbage", bad, open_account(BANK))
+    world.send(0, open_account(ALICE), b"\0garbage", bad, None, open_account(BANK))
     async with world.running(0):
         await world.settled(0)
-    assert [record.offset for record, _ in world.topics.buried[0]] == [1, 2]
-    assert world.ledger.fences[0].poisoned == 2
-    assert [event["command_offset"] for event in world.events(0)] == [0, 3]
+    assert [record.offset for record, _ in world.topics.buried[0]] == [1, 2, 3]
+    assert world.ledger.fences[0].poisoned == 3
+    assert [event["command_offset"] for event in world.events(0)] == [0, 4]
 
 
 async def test_a_batch_of_nothing_but_poison_moves_the_fence():
