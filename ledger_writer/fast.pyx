@@ -20,7 +20,7 @@ include "fast_stamp.pxi"
 cdef tuple NOT_PLAIN = (ArithmeticError, AttributeError, EOFError, LookupError, TypeError, ValueError)
 
 
-# -- commands: `intake.read` --------------------------------------------------------------------
+# -- commands: `codec.pure_read` --------------------------------------------------------------
 
 cdef object decode = decoder(event.COMMANDS)
 cdef bytes COMMAND_FRAME = b"\0" + schema_id(event.COMMANDS).to_bytes(4, "big")
@@ -128,7 +128,7 @@ cdef str again(Text* text, str before):
     return before if same(text, data, size) else string(text)
 
 
-# -- what Postgres takes: `packing.packed_rows` of `columns.stored`, `packing.packed_numbers` -----
+# -- what Postgres takes: `codec.pure_packed_rows`, `packing.packed_numbers` ---------------------
 
 cdef int INT2 = packing.INT2, INT4 = packing.INT4, INT8 = packing.INT8, TEXT = packing.TEXT
 cdef int JSON = packing.JSON, BYTEA = packing.BYTEA, INT8_ARRAY = packing.INT8_ARRAY

@@ -62,7 +62,7 @@ _odd = {
     "command_id": WORDS,
     "saga_id": WORDS | st.just("a\0b"),
     "step": st.sampled_from(["post", "reject"]) | WORDS,
-    "attempt": st.integers(-(2**31), 2**31 - 1),
+    "attempt": st.integers(-1, 1) | st.integers(-(2**31), 2**31 - 1),
     "tenant": WORDS | st.just("a\0b"),
     "identity": WORDS | st.just("a\0b"),
     "body_hash": st.sampled_from(["ab" * 32, "AB" * 32, "ab " * 32, "xy" * 32, "ab"]) | WORDS,
@@ -98,6 +98,16 @@ def test_a_command_is_read_alike(good, changes, offset, timestamp_ms):
     value = encode("ledger.commands", good | changes)
     asked = value, offset, timestamp_ms
     assert told(codec.FAST.read, *asked) == told(codec.pure_read, *asked)
+
+
+@compiled
+@pytest.mark.parametrize("count", [0, 64, 65])
+@pytest.mark.parametrize("attempt", [0, 2**31 - 1])
+@pytest.mark.parametrize("amount_minor", [0, 1, 10**15, 10**15 + 1])
+def test_a_command_at_a_bound_is_read_alike(count, attempt, amount_minor):
+    record = transfer("many", *[(ALICE, BOB, amount_minor)] * max(1, count), attempt=attempt)
+    value = encode("ledger.commands", record | {"legs": record["legs"][:count]})
+    assert told(codec.FAST.read, value, 7, 3) == told(codec.pure_read, value, 7, 3)
 
 
 @compiled
