@@ -1,1 +1,1 @@
-STAMP = "a976ee61e7dff0a86afffd342afc8d9dc5a0e677a37de4cdb5961d4684112aa1"
+STAMP = "8bdc0dffc80ed49a7e3fce537ab826f5e672d54d67aca4325b7f7c625afaf496"
