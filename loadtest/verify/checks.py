@@ -7,7 +7,8 @@ looked at. `old` marks what lay before the cut: what is under way is no fault. T
 partitions` (the ledger), `dead` (what was dead-lettered), `bounds` (first offset and cut of every
 partition). Views over them: `decided` (rows, a repeat with what it repeats), `facts` (what few rows
 tell beside), `moves` (entries with the change of what is held), `story` (payment events with the
-status before), and those of transfers that several homes agree on (`linked`).
+status before), and those of transfers that several homes agree on (`linked`). Those that are dear
+to compute, and that many checks read, are tables: made once.
 """
 
 from __future__ import annotations
@@ -28,13 +29,17 @@ class Check:
     differing: str
 
 
-_PRELUDE: Final = """
+LOG: Final = """
 create view requests as select * from log_payments_requests where not _undecoded;
 create view commands as select * from log_ledger_commands where not _undecoded;
 create view ledger_events as select * from log_ledger_events where not _undecoded;
 create view payment_events as select * from log_payments_events where not _undecoded;
 create view webhook_deliveries as select * from log_webhooks_received where not _undecoded;
 create view webhook_events as select * from log_webhooks_events where not _undecoded;
+"""
+"""The topics under their short names."""
+
+_PRELUDE: Final = """
 create macro slot_in(id) as ('0x' || regexp_extract(id, '_[ce]?([0-9a-f]{3})_', 1))::int;
 create view decided as
 select o.*, o.command_offset < b.cut as old, o.command_offset >= b.first as retained,
@@ -51,7 +56,7 @@ select o.*, o.command_offset < b.cut as old, o.command_offset >= b.first as reta
   from outcomes o
   join bounds b on b.topic = 'ledger.commands' and b.partition = o.partition
   left join outcomes t on t.partition = o.repeats_partition and t.position = o.repeats_position;
-create view facts as
+create table facts as
 select partition, position, type, told_type, told_reason, saga_id, step, identity, command_offset,
        booked_at_us, old, retained, dry, repeated,
        told_extra ->> '$.hold.hold_id' as hold_id, told_extra ->> '$.hold.reason' as ended_as,
@@ -82,7 +87,7 @@ select *, lag(case when not mark then status end ignore nulls) over
               (partition by resource_id order by version, _offset) as status_before
   from (select *, ends_with(type, '.conflicted') or ends_with(type, '_refused') as mark
           from payment_events);
-create view creations as
+create table creations as
 select r.resource_id, bool_or(r.old) as old, count(*) filter (d.offset is null) as alive,
        arg_min(r.type, r._offset) filter (d.offset is null) as type,
        arg_min(r.dry_run, r._offset) filter (d.offset is null) as dry
@@ -91,7 +96,7 @@ select r.resource_id, bool_or(r.old) as old, count(*) filter (d.offset is null) 
                   and d.offset = r._offset
  where r.type in ('payment.create', 'transfer.create', 'account.open')
  group by r.resource_id;
-create view operations as
+create table operations as
 select r.resource_id, r.identity, bool_or(r.old) as old,
        count(*) filter (d.offset is null) as alive,
        arg_min(r.type, r._offset) filter (d.offset is null) as type
@@ -110,5 +115,5 @@ select share, position, list({
   from entries group by share, position;
 """
 
-PRELUDE: Final = _PRELUDE + LINKED
+PRELUDE: Final = LOG + _PRELUDE + LINKED
 """What the checks' queries rest on."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import duckdb
 
 from loadtest.verify import chain
-from loadtest.verify.checks import PRELUDE, Check
+from loadtest.verify.checks import LOG, PRELUDE, Check
 from loadtest.verify.checks_lake import lake_check
 from loadtest.verify.checks_ledger import LEDGER
 from loadtest.verify.checks_linked import LINKED
@@ -31,6 +31,10 @@ EXAMPLES_MAX: Final = 5
 """How many differing rows a verdict shows."""
 
 
+SMALL: Final = 100_000
+"""Rows below which a second thread costs more than it does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a check found. `examples` are some of the differing rows."""
@@ -49,7 +53,8 @@ class Verdict:
 
 def run(tables: Mapping[str, pa.Table], only: Collection[str] = ()) -> Iterator[Verdict]:
     """Yield the verdict of every check, or of those named, in order."""
-    with duckdb.connect(config={"threads": 2}) as database:
+    threads = 1 if sum(table.num_rows for table in tables.values()) < SMALL else 2
+    with duckdb.connect(config={"threads": threads}) as database:
         for name, table in tables.items():
             database.register(name, table)
         database.execute(PRELUDE)
@@ -65,7 +70,7 @@ def counts(tables: Mapping[str, pa.Table]) -> dict[str, list[tuple[Any, ...]]]:
     with duckdb.connect() as database:
         for name, table in tables.items():
             database.register(name, table)
-        database.execute(PRELUDE)
+        database.execute(LOG)
         return {name: database.execute(query).fetchall() for name, query in _COUNTS.items()}
 
 

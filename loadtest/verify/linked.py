@@ -16,13 +16,13 @@ create macro home_of(id) as
 create macro place_of(source, destination, saga_id) as
     home_of(case when starts_with(source, 'acct_c') then source
                  when starts_with(destination, 'acct_c') then destination else saga_id end);
-create view linked as
+create table linked as
 select partition, position, type, saga_id, step, command_offset, old, retained,
        told_extra -> '$.linked' as told
   from decided
  where type in ('transfer.prepared', 'transfer.committed', 'transfer.aborted') and not repeated
    and not dry;
-create view link_sides as
+create table link_sides as
 with held as (
     select *, unnest(from_json(told -> '$.held', '["JSON"]')) as side,
            generate_subscripts(from_json(told -> '$.held', '["JSON"]'), 1) - 1 as n
