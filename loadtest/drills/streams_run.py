@@ -157,12 +157,13 @@ class Run:
         return await self._comes(ended)
 
     async def stands(self, name: str) -> bool:
-        """Wait until a worker has paused itself; False when it does not."""
+        """Wait until a worker has paused itself; False when it does not, or has ended."""
+        worker = self.workers[name]
 
         async def paused() -> bool:
-            return stands_still(self.workers[name].pid)
+            return not worker.running() or stands_still(worker.pid)
 
-        return await self._comes(paused)
+        return await self._comes(paused) and worker.running()
 
     def wipe(self, name: str = "w0") -> None:
         """Lose a worker's disk."""
