@@ -23,7 +23,7 @@ from deploy.local.admin import connected, ensure_topics
 from deploy.local.child import identify
 from deploy.local.credentials import load_or_create
 from deploy.local.databases import create_database
-from deploy.local.kafka import Kafka
+from deploy.local.kafka import Kafka, find_java
 from deploy.local.postgres import Postgres
 from deploy.local.roles import DATABASES, SUPERUSER
 from deploy.local.server import Server
@@ -76,10 +76,19 @@ def run_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def kafka(run_folder: Path) -> Iterator[Kafka]:
+def java(run_folder: Path) -> str:
+    """A Java that compiles little: a broker that lives for a test starts with half the CPU."""
+    launcher = run_folder / "java"
+    launcher.write_text(f'#!/bin/sh\nexec "{find_java()}" -XX:TieredStopAtLevel=1 "$@"\n')
+    launcher.chmod(0o755)
+    return str(launcher)
+
+
+@pytest.fixture(scope="session")
+def kafka(run_folder: Path, java: str) -> Iterator[Kafka]:
     """A running broker without topics: `kafka.bootstrap`, and all of deploy.local.server.Server."""
     home = run_folder / "servers"
-    broker = Kafka(home / "kafka", CACHE, home / "logs" / "kafka.log")
+    broker = Kafka(home / "kafka", CACHE, home / "logs" / "kafka.log", java)
     try:
         broker.start()
         yield broker

@@ -5,10 +5,9 @@ looked at. `old` marks what lay before the cut: what is under way is no fault. T
 `requests, commands, ledger_events, payment_events, webhook_deliveries, webhook_events` (the log),
 `outcomes, entries, accounts, shares, balances, identities, holds, reversals, links, rooms,
 partitions` (the ledger), `dead` (what was dead-lettered), `bounds` (first offset and cut of every
-partition). Views over them: `decided` (rows, a repeat with what it repeats), `facts` (what few rows
-tell beside), `moves` (entries with the change of what is held), `story` (payment events with the
-status before), and those of transfers that several homes agree on (`linked`). Those that are dear
-to compute, and that many checks read, are tables: made once.
+partition). Over them: `decided` (rows, a repeat with what it repeats), `facts` (what few rows tell
+beside), `moves` (entries with the change of what is held), `story` (payment events with the status
+before), and `linked` (transfers of several homes); what is dear, and read often, is made once.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ class Inlet:
         self._batch_max = batch_max
         self._paused: set[str] = set()
         self._open = False
+        self._awake = False
         self._wanted = 1
         self._arrived = asyncio.Event()
 
@@ -65,7 +66,8 @@ class Inlet:
             self._arrived.set()
 
     def wake(self) -> None:
-        """End a wait."""
+        """End a wait, and every later one: a stop may come while nobody waits."""
+        self._awake = True
         self._arrived.set()
 
     async def wait(self, within_s: float | None) -> None:
@@ -110,6 +112,8 @@ class Inlet:
         return 0.0 if oldest is None else max(0.0, now_s - oldest / 1000)
 
     async def _wait_for(self, records: int, within_s: float | None) -> None:
+        if self._awake:
+            return
         self._wanted = records
         self._arrived.clear()
         with contextlib.suppress(TimeoutError):

@@ -165,9 +165,9 @@ class StackMaker(Protocol):
 
 
 @pytest.fixture(scope="session")
-def unstarted_stack(run_folder: Path) -> Callable[[str], Stack]:
+def unstarted_stack(run_folder: Path, java: str) -> Callable[[str], Stack]:
     """Makes a stack with a home of that name; whoever starts it must stop it."""
-    return lambda name: Stack(run_folder / name, {})
+    return lambda name: Stack(run_folder / name, {"HEADRACE_JAVA": java})
 
 
 @pytest.fixture(scope="session")
@@ -190,12 +190,13 @@ def stack(shared_stack: Stack) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def new_stack(run_folder: Path) -> Iterator[StackMaker]:
+def new_stack(run_folder: Path, java: str) -> Iterator[StackMaker]:
     """Stacks of this test alone."""
     made: list[Stack] = []
 
     def make(**variables: str) -> Stack:
-        stack = Stack(run_folder / f"stack-{secrets.token_hex(3)}", variables)
+        home = run_folder / f"stack-{secrets.token_hex(3)}"
+        stack = Stack(home, {"HEADRACE_JAVA": java} | variables)
         made.append(stack)
         stack.start()
         return stack

@@ -142,3 +142,11 @@ async def test_a_wait_ends_with_a_record_a_full_batch_its_time_or_a_stop(inlet: 
         await asyncio.sleep(0)
         inlet.wake()
         await waiting
+
+
+async def test_a_stop_that_comes_while_nobody_waits_ends_the_next_wait(inlet: Inlet) -> None:
+    # It comes in the middle of a batch, or of a take-over, and nothing more may arrive.
+    inlet.wake()
+    async with asyncio.timeout(5):
+        await inlet.wait(None)
+        await inlet.wait_full(9, 60.0)
