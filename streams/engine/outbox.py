@@ -17,14 +17,14 @@ from typing import Any, Final, TypeVar
 import aiokafka
 from aiokafka import TopicPartition, errors
 from aiokafka.conn import CloseReason
-from aiokafka.producer import sender
 
 from schemas.errors import Fenced, Unavailable
 from streams.engine.context import Out
 from streams.engine.crash import CrashPoint
-from streams.engine.deadline import CLOSE_WITHIN_S, answered, ended, leave, seen
+from streams.engine.deadline import CLOSE_WITHIN_S, answered, ended, leave
 from streams.engine.faults import Refused, raise_translated
 from streams.engine.settings import EngineSettings
+from streams.engine.transaction import Transaction, Where
 
 T = TypeVar("T")
 
@@ -32,13 +32,9 @@ BUILDER_BYTES: Final = 512 * 1024
 """Bytes of one record batch; more records of a partition go out as several."""
 
 REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
-MARKERS_WITHIN_S: Final = 0.002
-"""How soon to ask again when the markers of the transaction before are still being written."""
 
 _NO_HEADERS: Final[list[tuple[str, bytes]]] = []
 _HARMLESS: Final = frozenset({CloseReason.IDLE_DROP, CloseReason.SHUTDOWN})
-
-Where = tuple[str, int]
 
 
 @dataclass(slots=True)
@@ -68,8 +64,6 @@ class Outbox:
         self._group = group
         self._settings = settings
         self._crash = crash
-        # The client's own pause is 20 ms, longer than the markers and the whole next transaction.
-        sender.BACKOFF_OVERRIDE = MARKERS_WITHIN_S
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._producer = aiokafka.AIOKafkaProducer(
             bootstrap_servers=settings.bootstrap,
@@ -81,8 +75,8 @@ class Outbox:
             max_request_size=REQUEST_BYTES_MAX,
             retry_backoff_ms=50,
         )
+        self._transaction = Transaction(self._producer, transactional_id, group)
         self._watch(self._producer.client)
-        self._quieten(self._producer._message_accumulator)  # noqa: SLF001
 
     async def open(self) -> None:
         """Take over the id, and settle what its former owner left open."""
@@ -116,9 +110,9 @@ class Outbox:
     async def transact(self, parcel: Parcel) -> tuple[int, Stages]:
         """Commit a parcel, all or nothing; returns the changelog's next offset.
 
-        1. begin; 2. hand over every batch; 3. await every acknowledgement; 4. add the offsets;
-        5. commit. Raises Refused, Fenced, Corrupt, or Unavailable (then the outcome may be
-        unknown); after any, the outbox is good for `close` alone.
+        1. begin; 2. announce what is touched; 3. send the offsets and every batch; 4. await every
+        acknowledgement; 5. commit. Raises Refused, Fenced, Corrupt, or Unavailable (then the
+        outcome may be unknown); after any, the outbox is good for `close` alone.
         """
         if self._lost.done():
             raise Unavailable("the connection to the broker was lost")
@@ -126,7 +120,8 @@ class Outbox:
         try:
             return await self._asked(self._transact(parcel), within_s)
         except BaseException as error:
-            if not isinstance(error, Fenced) and not self._lost.done():
+            ending = self._transaction.ending
+            if not (isinstance(error, Fenced) or ending or self._lost.done()):
                 # So that no reader waits until the next owner has settled it.
                 await ended(self._abort(), CLOSE_WITHIN_S)
             raise
@@ -145,23 +140,27 @@ class Outbox:
         await ended(producer.client.close(), CLOSE_WITHIN_S)
 
     async def _transact(self, parcel: Parcel) -> tuple[int, Stages]:
-        producer, began, stages = self._producer, time.perf_counter(), Stages()
+        began, stages, transaction = time.perf_counter(), Stages(), self._transaction
         now_ms = int(time.time() * 1000)
-        builders = {where: self._builders(outs, now_ms) for where, outs in parcel.outputs.items()}
+        batches = {where: self._builders(outs, now_ms) for where, outs in parcel.outputs.items()}
         entries = ((key, value, ()) for key, value in parcel.changes.items())
-        builders[parcel.changelog] = self._builders(entries, now_ms)
+        batches[parcel.changelog] = self._builders(entries, now_ms)
+        await self._know(batches)
         await self._begin()
+        await transaction.announce(batches, offsets=bool(parcel.offsets))
         self._crash.at("after_begin")
-        acknowledged = await self._send(builders)
+        last = await transaction.carry(batches, parcel.offsets, self._crash.at)
         stages.send_s = time.perf_counter() - began
         self._crash.at("after_send")
-        if parcel.offsets:
-            await producer.send_offsets_to_transaction(dict(parcel.offsets), self._group)
-        self._crash.at("after_offsets")
-        await producer.commit_transaction()
+        await transaction.commit()
         stages.commit_s = time.perf_counter() - began - stages.send_s
-        last = acknowledged[parcel.changelog][-1]
-        return last.offset + builders[parcel.changelog][-1].record_count(), stages
+        return last[parcel.changelog] + batches[parcel.changelog][-1].record_count(), stages
+
+    async def _know(self, where: Iterable[Where]) -> None:
+        """See that the client knows who leads these partitions."""
+        for topic, partition in where:
+            if partition not in await self._producer.partitions_for(topic):
+                raise Refused(f"{topic} has no partition {partition}")
 
     def _builders(self, outs: Iterable[Out], now_ms: int) -> list[Any]:
         create = self._producer.create_batch
@@ -181,27 +180,6 @@ class Outbox:
             raise Refused(f"not bytes: {error}") from error
         return builders
 
-    async def _send(self, builders: Mapping[Where, list[Any]]) -> dict[Where, list[Any]]:
-        """Hand over all batches, then await them all; the first failure is raised at the end."""
-        producer = self._producer
-        waiting: list[tuple[Where, Any]] = []
-        for turn in range(max(len(each) for each in builders.values())):
-            for (topic, partition), each in builders.items():
-                if turn < len(each):
-                    if partition not in await producer.partitions_for(topic):
-                        raise Refused(f"{topic} has no partition {partition}")
-                    future = await producer.send_batch(each[turn], topic, partition=partition)
-                    future.add_done_callback(seen)
-                    waiting.append(((topic, partition), future))
-                    self._crash.at("in_send")
-        results = await asyncio.gather(*(each for _, each in waiting), return_exceptions=True)
-        acknowledged: dict[Where, list[Any]] = {where: [] for where in builders}
-        for (where, _), result in zip(waiting, results, strict=True):
-            if isinstance(result, BaseException):
-                raise result
-            acknowledged[where].append(result)
-        return acknowledged
-
     async def _asked(self, exchange: Coroutine[Any, Any, T], within_s: float) -> T:
         """Return the answer; Unavailable at once when a connection is lost meanwhile."""
         try:
@@ -213,9 +191,7 @@ class Outbox:
         return answer
 
     async def _begin(self) -> None:
-        await self._producer.begin_transaction()
-        transaction = self._producer._txn_manager  # noqa: SLF001
-        transaction.wait_for_transaction_end().add_done_callback(seen)
+        self._transaction.begin()
 
     async def _abort(self) -> None:
         await self._producer.abort_transaction()
@@ -233,16 +209,3 @@ class Outbox:
             report(connection, reason)
 
         client._on_connection_closed = closed  # noqa: SLF001
-
-    @staticmethod
-    def _quieten(accumulator: Any) -> None:
-        """Look at the failures of batches given up, which nobody awaits."""
-        append = accumulator._append_batch  # noqa: SLF001
-
-        def append_seen(builder: Any, tp: TopicPartition) -> Any:
-            batch = append(builder, tp)
-            batch.future.add_done_callback(seen)
-            batch._drain_waiter.add_done_callback(seen)  # noqa: SLF001
-            return batch
-
-        accumulator._append_batch = append_seen  # noqa: SLF001

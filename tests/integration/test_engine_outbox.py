@@ -73,6 +73,40 @@ async def test_a_parcel_is_committed_whole_and_its_changelog_offset_told(
     assert [len(await committed(kafka, topic)) for topic in topics] == [2, 2]
 
 
+async def test_offsets_are_the_groups_when_their_parcel_is_committed_and_not_before(
+    kafka: Kafka, topics: tuple[str, str], settings: EngineSettings
+) -> None:
+    group, tp = topics[1], TopicPartition(topics[0], 1)
+    box = Outbox(f"{group}-0", group, settings, CrashPoint())
+    await box.open()
+    outputs, changelog = {(topics[0], 0): [(b"k", b"v", ())]}, (topics[1], 0)
+    async with consuming(kafka.bootstrap, group_id=group) as consumer:
+        consumer.assign([tp])
+        # One right after another: each begins while the markers of the one before are written.
+        for offset in range(1, 31):
+            await box.transact(Parcel(outputs, changelog, {b"state": b"1"}, {tp: offset}))
+        # The next one begins only when the markers of the last are written, the group's too.
+        await box.transact(Parcel({}, changelog, {b"state": b"1"}, {}))
+        assert await consumer.committed(tp) == 30
+        refused = {(topics[0], 0): [(b"k", bytes(300_000), ())]}
+        with pytest.raises(Refused):
+            await box.transact(Parcel(refused, changelog, {b"state": b"1"}, {tp: 31}))
+        assert await consumer.committed(tp) == 30
+    await box.close()
+    assert len(await committed(kafka, topics[0])) == 30
+
+
+async def test_a_parcel_of_several_batches_arrives_whole_and_in_order(
+    kafka: Kafka, topics: tuple[str, str], settings: EngineSettings
+) -> None:
+    box = await opened(topics, settings)
+    changes: dict[bytes, bytes | None] = {b"%d" % number: bytes(200_000) for number in range(7)}
+    offset, _ = await box.transact(Parcel({}, (topics[1], 0), changes, {}))
+    await box.close()
+    assert offset == 7, "the changelog's next offset is told from its last batch"
+    assert [record.key for record in await committed(kafka, topics[1])] == list(changes)
+
+
 async def test_a_refused_record_commits_nothing_of_its_parcel(
     kafka: Kafka, topics: tuple[str, str], settings: EngineSettings
 ) -> None:
