@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -73,27 +74,28 @@ async def test_a_parcel_is_committed_whole_and_its_changelog_offset_told(
     assert [len(await committed(kafka, topic)) for topic in topics] == [2, 2]
 
 
-async def test_offsets_are_the_groups_when_their_parcel_is_committed_and_not_before(
+async def test_offsets_are_committed_with_their_own_parcel_and_with_no_other(
     kafka: Kafka, topics: tuple[str, str], settings: EngineSettings
 ) -> None:
-    group, tp = topics[1], TopicPartition(topics[0], 1)
-    box = Outbox(f"{group}-0", group, settings, CrashPoint())
-    await box.open()
-    outputs, changelog = {(topics[0], 0): [(b"k", b"v", ())]}, (topics[1], 0)
+    group, tp, changelog = topics[1], TopicPartition(topics[0], 1), (topics[1], 0)
     async with consuming(kafka.bootstrap, group_id=group) as consumer:
         consumer.assign([tp])
-        # One right after another: each begins while the markers of the one before are written.
-        for offset in range(1, 31):
-            await box.transact(Parcel(outputs, changelog, {b"state": b"1"}, {tp: offset}))
-        # The next one begins only when the markers of the last are written, the group's too.
-        await box.transact(Parcel({}, changelog, {b"state": b"1"}, {}))
-        assert await consumer.committed(tp) == 30
-        refused = {(topics[0], 0): [(b"k", bytes(300_000), ())]}
-        with pytest.raises(Refused):
-            await box.transact(Parcel(refused, changelog, {b"state": b"1"}, {tp: 31}))
-        assert await consumer.committed(tp) == 30
-    await box.close()
-    assert len(await committed(kafka, topics[0])) == 30
+        for turn in range(3):
+            box = Outbox(f"{group}-0", group, settings, CrashPoint())
+            await box.open()
+            # One right behind another: the second begins while the markers of the first are
+            # written, and must not become part of it.
+            for value, offset in ((b"v", 2 * turn + 1), (b"v", 2 * turn + 2), (bytes(300_000), 99)):
+                outputs = {(topics[0], 0): [(b"k", value, ())]}
+                going = box.transact(Parcel(outputs, changelog, {b"state": b"1"}, {tp: offset}))
+                with contextlib.suppress(Refused):
+                    await going
+            await box.close()
+            # Opening waits until the markers of the last transaction are written.
+            after = await opened(topics, settings)
+            await after.close()
+            assert await consumer.committed(tp) == 2 * turn + 2
+    assert len(await committed(kafka, topics[0])) == 6
 
 
 async def test_a_parcel_of_several_batches_arrives_whole_and_in_order(
