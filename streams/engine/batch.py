@@ -7,7 +7,7 @@ halves, so the handler must give the same result however the batch is cut.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -20,8 +20,8 @@ from streams.engine.task import Record, Task, Timer, dead_letter_topic
 REASON_BYTES_MAX: Final = 1_000
 
 CHUNK: Final = 32
-"""Records that are decoded at once: they are handled while the processor still has them at hand,
-and their memory serves the next ones.
+"""Records that are decoded at once, at most: they are handled while the processor still has them at
+hand, and their memory serves the next ones.
 """
 
 
@@ -83,9 +83,27 @@ class Batches:
         Raises Corrupt, Fenced, Unavailable as the handler did, and Corrupt for a poisoned record
         of a topic that stops at one.
         """
+        steps = self.steps(fetched, position, refused)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                outcome: Outcome = done.value
+                return outcome
+
+    def steps(
+        self,
+        fetched: Sequence[Fetched],
+        position: Position,
+        refused: Refusals = _NONE,
+        chunk: int = CHUNK,
+    ) -> Generator[None, int | None, Outcome]:
+        """Do what `apply` does, with a stop after each chunk, at which the size of the next may be
+        sent.
+        """
         self._dead = []
         if not refused:
-            after = self._smoothly(fetched, position)
+            after = yield from self._smoothly(fetched, position, chunk)
             if after is not None:
                 return Outcome(after)
         records, poisoned, after = self._records(fetched, position)
@@ -101,19 +119,24 @@ class Batches:
             self._handle(records)
         return Outcome(after, self._dead)
 
-    def _smoothly(self, fetched: Sequence[Fetched], position: Position) -> Position | None:
+    def _smoothly(
+        self, fetched: Sequence[Fetched], position: Position, size: int
+    ) -> Generator[None, int | None, Position | None]:
         """Handle a batch of which no record is poisoned, a chunk at a time; None, and no effects,
         when one is.
         """
         context, handle = self._context, self._task.handle
+        start = 0
         try:
-            for start in range(0, len(fetched), CHUNK):
-                chunk = fetched[start : start + CHUNK]
+            while start < len(fetched):
+                chunk = fetched[start : start + size]
                 records, poisoned, position = self._records(chunk, position)
                 if poisoned:
                     context.drop()
                     return None
                 handle(context, records)
+                start += len(chunk)
+                size = (yield) or size
             context.seal()
         except (Corrupt, Fenced, Unavailable):
             raise

@@ -7,6 +7,7 @@ batch came to.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from aiokafka import TopicPartition
 from schemas.errors import Corrupt
 from streams.engine import keys
 from streams.engine.ahead import Ahead
-from streams.engine.batch import Batches, DeadLetter
+from streams.engine.batch import CHUNK, Batches, DeadLetter, Outcome
 from streams.engine.context import Context, Effects
 from streams.engine.crash import CrashPoint
 from streams.engine.faults import Refused
@@ -33,6 +34,9 @@ from streams.engine.timers import Fired, fire
 
 FIRE_MAX: Final = 1_000
 """Timers that fire in one transaction at most."""
+
+STRETCH_S: Final = 0.0005
+"""How much of the processor a handler takes before others' answers are heard, about."""
 
 LOGGED_MAX: Final = 10
 """Dead letters of one batch that are logged one by one."""
@@ -83,6 +87,8 @@ class Owned:
     narrowing: Narrowing
     crash: CrashPoint
     metrics: PartitionMetrics
+    turn: asyncio.Lock
+    chunk: int = CHUNK
     batches: Batches = field(init=False)
     sweep: Sweep = field(init=False)
     ahead: Ahead = field(init=False)
@@ -103,7 +109,7 @@ class Owned:
         asked = time.perf_counter()
         await self.ahead.look(fetched)
         began = time.perf_counter()
-        outcome = self.batches.apply(fetched, self.position, self.narrowing.refused)
+        outcome = await self._handle(fetched)
         fired = self._fire()
         gone = self.sweep.step(self.position.log_time_us, len(fetched))
         effects = self.context.take()
@@ -138,6 +144,30 @@ class Owned:
                 fired=fired.timers,
             )
         )
+
+    async def _handle(self, fetched: list[Any]) -> Outcome:
+        """Handle a batch when it is its turn in this process. Between its chunks others' answers
+        from the broker are heard, but no other batch is begun.
+        """
+        async with self.turn:
+            refused = self.narrowing.refused
+            steps = self.batches.steps(fetched, self.position, refused, self.chunk)
+            began = time.thread_time()
+            try:
+                next(steps)
+                while True:
+                    used_s = time.thread_time() - began
+                    if used_s < STRETCH_S / 3:
+                        self.chunk = min(CHUNK, self.chunk * 2)
+                    elif used_s > STRETCH_S * 2:
+                        self.chunk = max(1, self.chunk // 2)
+                    if used_s > STRETCH_S:
+                        await asyncio.sleep(0)
+                        began = time.thread_time()
+                    steps.send(self.chunk)
+            except StopIteration as done:
+                outcome: Outcome = done.value
+                return outcome
 
     def until_due_s(self) -> float | None:
         """Seconds until the next timer is due, 0.0 when one is; None when there is none."""

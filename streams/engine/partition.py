@@ -49,6 +49,7 @@ class Shared:
     disk: Disk
     pace: Pace
     machine: Machine
+    turn: asyncio.Lock
     crash: CrashPoint
     readiness: Readiness
 
@@ -189,6 +190,7 @@ class Partition:
             self._narrowing,
             self._shared.crash,
             self._metrics,
+            self._shared.turn,
         )
         self._backoff_s = BACKOFF_FIRST_S
         self.inlet.open(position.offsets)
