@@ -38,6 +38,8 @@ FIRE_MAX: Final = 1_000
 STRETCH_S: Final = 0.0005
 """How much of the processor a handler takes before others' answers are heard, about."""
 
+CHUNK_LEAST: Final = 8
+
 LOGGED_MAX: Final = 10
 """Dead letters of one batch that are logged one by one."""
 
@@ -160,7 +162,7 @@ class Owned:
                     if used_s < STRETCH_S / 3:
                         self.chunk = min(CHUNK, self.chunk * 2)
                     elif used_s > STRETCH_S * 2:
-                        self.chunk = max(1, self.chunk // 2)
+                        self.chunk = max(CHUNK_LEAST, self.chunk // 2)
                     if used_s > STRETCH_S:
                         await asyncio.sleep(0)
                         began = time.thread_time()

@@ -44,11 +44,11 @@ def run_app(app: App) -> NoReturn:
     """Run an app that was built before."""
     loop: Any = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
-    # Batches make many short-lived objects and the caches many long-lived ones: full collections,
-    # which look at all of them, are made rare, and small ones begin where a batch is long over:
-    # what a batch makes has no cycles and goes by reference counts.
+    # Caches make many long-lived objects: collections that look at all of them are made rare. What
+    # a batch makes has no cycles and goes by reference counts, so small ones find little, and are
+    # kept short: none of them holds up the loop for more than a few milliseconds.
     gc.freeze()
-    gc.set_threshold(200_000, 20, 100)
+    gc.set_threshold(40_000, 100, 100)
     worker = Worker(
         app,
         loop=loop,
