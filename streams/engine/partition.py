@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
@@ -49,9 +49,9 @@ class Shared:
     disk: Disk
     pace: Pace
     machine: Machine
-    turn: asyncio.Lock
     crash: CrashPoint
     readiness: Readiness
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ must be idempotent. That consumer and its producer run only in an app that has a
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -41,7 +40,6 @@ class Transport(driver.Transport):  # type: ignore[misc]
             disk=Disk(engine.state_dir, engine.limits),
             pace=Pace(engine.commit_interval_ms / 1000),
             machine=Machine(),
-            turn=asyncio.Lock(),
             crash=CrashPoint.parse(engine.crash_point),
             readiness=readiness,
         )

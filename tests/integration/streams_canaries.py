@@ -14,11 +14,11 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import aiokafka
+from aiokafka.errors import KafkaError
 
 from deploy.local.kafka import Kafka
 from loadtest.drills import streams_task
@@ -31,6 +31,7 @@ from streams.engine.outbox import Outbox
 from streams.engine.owned import Owned
 from streams.engine.store import Store
 from streams.engine.task import Task
+from streams.engine.transaction import Transaction
 from tests.conftest import CACHE
 
 
@@ -43,14 +44,16 @@ class Canary:
 
 
 def commits_over_a_failed_send() -> Any:
-    gather = asyncio.gather
+    send = Transaction._send
 
-    async def swallowing(*waiting: Any, return_exceptions: bool) -> list[Any]:
-        results = await gather(*waiting, return_exceptions=return_exceptions)
-        lost = SimpleNamespace(offset=0)
-        return [lost if isinstance(each, Exception) else each for each in results]
+    async def swallowing(self: Transaction, waiting: dict[Any, Any], *others: Any) -> Any:
+        wanted = tuple(waiting)
+        try:
+            return await send(self, waiting, *others)
+        except KafkaError:
+            return dict.fromkeys(wanted, 0)
 
-    return patch("streams.engine.outbox.asyncio.gather", swallowing)
+    return patch.object(Transaction, "_send", swallowing)
 
 
 def commits_before_the_offsets() -> Any:
