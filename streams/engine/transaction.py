@@ -1,17 +1,12 @@
 """The requests of a producer's transaction, with as few waits for the broker as are safe.
 
-The client's own sender makes five exchanges of it, one after another, each with several turns of
-its loop. Here there are three: what will be touched is announced, partitions and group; then come
-offsets and records; when all of them are acknowledged, the end. Invariants:
-
-- Nothing is sent before the announcement is answered. Until the markers of the transaction before
-  are written, a broker adds what it gets to that one, and commits it with it.
-- A node gets one request at a time, in order, as all go over one connection. A broker that checks
-  two of them against the transaction at once takes one for a repetition and refuses it.
-- What is sent again, after an error that passes, is sent as it was, and nothing is under way when
-  an error is raised, unless a connection was lost.
-
-Nothing here has a deadline: who calls gives it one.
+First all that will be touched is announced, then offsets and records go, and when everything is
+acknowledged, the end. Invariants: nothing is sent before the announcement is answered, because
+until the markers of the transaction before are written a broker adds what it gets to that one; a
+node gets one request at a time, in order, because a broker that checks two of them at once takes
+one for a repetition and refuses it; what is sent again, after an error that passes, is sent as it
+was; nothing is under way when an error is raised, unless a connection was lost. Nothing here has a
+deadline: who calls gives it one.
 """
 
 from __future__ import annotations
