@@ -20,7 +20,7 @@ from aiokafka import TopicPartition
 from schemas.errors import Corrupt
 from streams.engine import keys
 from streams.engine.ahead import Ahead
-from streams.engine.batch import CHUNK, Batches, DeadLetter, Outcome
+from streams.engine.batch import Batches, DeadLetter, Outcome
 from streams.engine.context import Context, Effects
 from streams.engine.crash import CrashPoint
 from streams.engine.faults import Refused
@@ -37,8 +37,6 @@ FIRE_MAX: Final = 1_000
 
 STRETCH_S: Final = 0.0005
 """How much of the processor a handler takes before others' answers are heard, about."""
-
-CHUNK_LEAST: Final = 8
 
 LOGGED_MAX: Final = 10
 """Dead letters of one batch that are logged one by one."""
@@ -90,7 +88,6 @@ class Owned:
     crash: CrashPoint
     metrics: PartitionMetrics
     turn: asyncio.Lock
-    chunk: int = CHUNK
     batches: Batches = field(init=False)
     sweep: Sweep = field(init=False)
     ahead: Ahead = field(init=False)
@@ -152,21 +149,14 @@ class Owned:
         from the broker are heard, but no other batch is begun.
         """
         async with self.turn:
-            refused = self.narrowing.refused
-            steps = self.batches.steps(fetched, self.position, refused, self.chunk)
+            steps = self.batches.steps(fetched, self.position, self.narrowing.refused)
             began = time.thread_time()
             try:
-                next(steps)
                 while True:
-                    used_s = time.thread_time() - began
-                    if used_s < STRETCH_S / 3:
-                        self.chunk = min(CHUNK, self.chunk * 2)
-                    elif used_s > STRETCH_S * 2:
-                        self.chunk = max(CHUNK_LEAST, self.chunk // 2)
-                    if used_s > STRETCH_S:
+                    next(steps)
+                    if time.thread_time() - began > STRETCH_S:
                         await asyncio.sleep(0)
                         began = time.thread_time()
-                    steps.send(self.chunk)
             except StopIteration as done:
                 outcome: Outcome = done.value
                 return outcome
