@@ -70,7 +70,7 @@ class Disk:
         """Open the store of a partition; it must not be open."""
         path = self._folder / task / str(partition)
         path.parent.mkdir(parents=True, exist_ok=True)
-        return Store(path, self._options(), self._reader)
+        return Store(path, self._options(), self._bulk(), self._reader)
 
     def _options(self) -> Any:
         table = rocksdict.BlockBasedOptions()
@@ -104,28 +104,48 @@ class Disk:
         options.set_wal_recovery_mode(rocksdict.DBRecoveryMode.point_in_time())
         return options
 
+    def _bulk(self) -> Any:
+        """Return options for a rebuild: what comes is sorted when it is flushed, by another thread.
+
+        Nothing can be read from such memtables in reasonable time.
+        """
+        options = self._options()
+        options.set_memtable_factory(rocksdict.MemtableFactory.vector())
+        options.set_allow_concurrent_memtable_write(False)
+        options.set_memtable_whole_key_filtering(False)
+        options.set_memtable_prefix_bloom_ratio(0.0)
+        options.set_disable_auto_compactions(True)
+        return options
+
 
 class Store:
     """The state of one partition. All methods block for microseconds; `read`, which is for
     `reader`, `flush` and `wipe` longer.
     """
 
-    def __init__(self, path: Path, options: Any, reader: Executor) -> None:
+    def __init__(self, path: Path, options: Any, bulk: Any, reader: Executor) -> None:
         self.reader = reader
         self._path = path
         self._options = options
-        self._db: Any = self._opened()
+        self._bulk = bulk
+        self._open(options)
+
+    def _open(self, options: Any) -> None:
+        self._db = self._opened(options)
         self.get = self._db.get
 
-    def _opened(self) -> Any:
+    def _opened(self, options: Any) -> Any:
+        # Named for the one column family too: it would have those of its last opening otherwise,
+        # and a cache of its own.
+        families = {"default": options}
         try:
-            return rocksdict.Rdict(str(self._path), self._options)
+            return rocksdict.Rdict(str(self._path), options, families)
         except Exception as error:
             if "lock" in str(error).lower():
                 raise Unavailable(f"{self._path} is in use by another process: {error}") from error
             structlog.get_logger().warning("state_discarded", path=str(self._path), why=str(error))
             shutil.rmtree(self._path, ignore_errors=True)
-            return rocksdict.Rdict(str(self._path), self._options)
+            return rocksdict.Rdict(str(self._path), options, families)
 
     def write(
         self,
@@ -148,8 +168,8 @@ class Store:
 
     def rebuild(self) -> None:
         """Empty it and prepare for `pour`, in a fraction of what `write` takes for as much."""
-        self.wipe()
-        self._db.set_options({"disable_auto_compactions": "true"})
+        self._discard()
+        self._open(self._bulk)
 
     def pour(self, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Apply changes, in this order, that a crash may take away until it is `whole`."""
@@ -159,8 +179,8 @@ class Store:
         """What was poured is all that the changelog has up to `mark`: keep it, and go on by
         `write`.
         """
-        self._db.flush()
-        self._db.set_options({"disable_auto_compactions": "false"})
+        self.close()
+        self._open(self._options)
         self.write({}, mark)
 
     def mark(self) -> Mark | None:
@@ -218,11 +238,13 @@ class Store:
 
     def wipe(self) -> None:
         """Empty it."""
+        self._discard()
+        self._open(self._options)
+
+    def _discard(self) -> None:
         self.get = _closed
         self._db.close()
         shutil.rmtree(self._path)
-        self._db = self._opened()
-        self.get = self._db.get
 
     def close(self) -> None:
         """Flush and close; another Store may open the folder then."""

@@ -192,3 +192,29 @@ def test_all_stores_of_a_process_share_one_block_cache(tmp_path: Path) -> None:
     assert other._db.property_int_value("rocksdb.block-cache-capacity") == 4 * 1024 * 1024
     one.close()
     other.close()
+
+
+def test_a_store_that_is_opened_again_has_the_limits_of_today(tmp_path: Path) -> None:
+    for mebibytes in (4, 9):
+        disk = Disk(tmp_path, StoreLimits(cache_bytes=mebibytes * 1024 * 1024))
+        store = disk.open("t", 0)
+        capacity = store._db.property_int_value("rocksdb.block-cache-capacity")
+        assert capacity == mebibytes * 1024 * 1024
+        filled(store)
+        store.close()
+
+
+def test_a_rebuilt_store_goes_on_as_any_other(tmp_path: Path) -> None:
+    store = Disk(tmp_path).open("t", 0)
+    filled(store)
+    store.rebuild()
+    store.pour((b"\x00\x01\x01%05d" % (number % 3_000), b"%d" % number) for number in range(9_000))
+    store.pour([(b"\x00\x01\x0100007", None)])
+    store.whole(MARK)
+    assert store.mark() == MARK
+    assert store.get(b"\x00\x01\x0100007") is None
+    assert store.get(b"\x00\x01\x0100008") == b"6008"
+    store.write({b"\x00\x01\x0100008": b"new"}, MARK)
+    assert store.get(b"\x00\x01\x0100008") == b"new"
+    assert len(list(store.items())) == 2_999
+    store.close()
