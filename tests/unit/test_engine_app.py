@@ -34,6 +34,7 @@ def test_the_environment_becomes_one_frozen_value_with_defaults() -> None:
     [
         ({"HEADRACE_WORKER": ""}, "HEADRACE_WORKER must be set"),
         ({"HEADRACE_BATCH_MAX": "0"}, "must lie in"),
+        ({"HEADRACE_DEDUP_HORIZON_DAYS": "6"}, "must lie in"),
         ({"HEADRACE_BATCHMAX": "9"}, "did you mean HEADRACE_BATCH_MAX"),
     ],
 )
@@ -42,6 +43,14 @@ def test_a_wrong_setting_is_an_error_that_says_what_to_do(
 ) -> None:
     with pytest.raises(SettingError, match=says):
         settings_of(ENV | change)
+
+
+@pytest.mark.parametrize(("given", "days"), [({}, 7), ({"HEADRACE_DEDUP_HORIZON_DAYS": "30"}, 30)])
+def test_keys_are_remembered_for_the_days_that_are_configured_and_for_seven_by_default(
+    given: dict[str, str], days: int
+) -> None:
+    tasks = tasks_of(settings_of(ENV | given))
+    assert {task.horizon_s for task in tasks} == {days * 86_400}
 
 
 def test_every_topic_that_a_task_needs_is_in_the_topic_table() -> None:
