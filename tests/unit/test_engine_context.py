@@ -115,6 +115,28 @@ def test_a_value_changed_in_place_by_a_failing_call_is_read_anew() -> None:
     assert run.get(LISTS, 1, b"k") == ["0", "2"]
 
 
+def test_values_used_of_late_are_not_read_again_and_no_more_of_them_are_kept_than_allowed() -> None:
+    read: list[bytes] = []
+
+    def store(state_key: bytes) -> bytes:
+        read.append(state_key)
+        return b"1"
+
+    def use(*numbers: int) -> int:
+        """Read these values, a batch each; returns how many the store was asked for."""
+        before = len(read)
+        for number in numbers:
+            context.get(SUMS, 1, b"%d" % number)
+            context.take()
+            context.committed()
+        return len(read) - before
+
+    context = Context(task(), 0, 4, store, cache_entries=10)
+    assert use(*range(100)) == 100
+    assert use(99, 98, 97, 99) == 0
+    assert use(*range(100)) >= 90
+
+
 def test_bytes_that_do_not_decode_are_dead_lettered() -> None:
     decoding = task(inputs=(Input("in", decode=lambda value: value.decode("ascii")),))
     run = MemoryTask(decoding)
