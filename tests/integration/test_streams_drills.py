@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -11,19 +12,31 @@ from loadtest.drills.streams import drill
 from loadtest.drills.streams_kinds import kind_of
 from loadtest.drills.streams_load import Mix, feed
 from loadtest.drills.streams_model import Logged, Wrote
+from tests.integration.streams_canaries import noticed
 
 SHORT_SET = (2, 3, 4, 9, 12, 14)
+CANARIES_SHORT = (
+    "commits_before_the_offsets",
+    "drops_dead_letters",
+    "writes_the_store_before_the_commit",
+)
 
 
 @pytest.mark.timeout(240)
 async def test_what_the_engine_leaves_after_faults_is_what_a_model_says(kafka, run_folder):
-    verdicts = await drill(run_folder / "drills", kafka, SHORT_SET, jobs=2)
+    verdicts = await drill(run_folder / "drills", kafka, SHORT_SET, jobs=3)
     assert [verdict.differences for verdict in verdicts] == [[]] * len(SHORT_SET)
     assert {"crash points", "SIGKILL", "zombie", "generations"} <= {
         kind_of(seed) for seed in SHORT_SET
     }
     assert all(verdict.checked for verdict in verdicts)
     assert all(verdict.faults for verdict in verdicts)
+
+
+@pytest.mark.timeout(240)
+async def test_an_engine_that_is_broken_on_purpose_shows_differences(kafka, run_folder):
+    found = await asyncio.gather(*(noticed(kafka, run_folder, name) for name in CANARIES_SHORT))
+    assert all(found), dict(zip(CANARIES_SHORT, found, strict=True))
 
 
 def case():
