@@ -80,7 +80,11 @@ class Outbox:
 
     async def open(self) -> None:
         """Take over the id, and settle what its former owner left open."""
-        await self._asked(self._producer.start(), self._settings.broker_within_s)
+        try:
+            await self._asked(self._producer.start(), self._settings.broker_within_s)
+        except AssertionError as error:
+            # The client's own: a broker that was away has not heard of its cluster, so of itself.
+            raise Unavailable("the broker is not part of its cluster yet") from error
 
     async def settle(
         self, topics: Sequence[str], own: Sequence[Where], at: Mapping[Any, int]

@@ -170,6 +170,17 @@ async def test_a_lost_connection_is_an_interruption_even_when_the_client_would_g
     await box.close()
 
 
+async def test_a_broker_that_lists_no_broker_yet_is_unavailable(
+    topics: tuple[str, str], settings: EngineSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One that was away for longer than its own session is not part of its cluster for a moment.
+    box = Outbox(f"{topics[1]}-0", "group", settings, CrashPoint())
+    monkeypatch.setattr(box._producer.client, "get_random_node", lambda: None)
+    with pytest.raises(Unavailable, match="not part of its cluster"):
+        await box.open()
+    await box.close()
+
+
 async def test_a_broker_that_does_not_answer_is_unavailable_within_the_deadline(
     kafka: Kafka, topics: tuple[str, str], settings: EngineSettings
 ) -> None:

@@ -31,7 +31,7 @@ from streams.engine.store import Disk
 from tests.integration.engine_drill import drained, rows
 from tests.integration.engine_rig import PARTITIONS, START_S, Rig
 
-WITHIN_S = 8.0
+WITHIN_S = 10.0
 """Bound of every wait here: the engine allows each exchange a second, the client on its own 11."""
 
 STOPS_WITHIN_S = 5.0
