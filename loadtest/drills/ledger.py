@@ -34,12 +34,15 @@ from loadtest.drills.ledger_faults import KINDS, kind_of, mix_of
 from loadtest.drills.ledger_feed import open_feeder
 from loadtest.drills.ledger_proxy import open_proxy
 from loadtest.drills.ledger_run import DrillError, Run
+from loadtest.drills.ledger_saga import Sagas
 from loadtest.drills.ledger_watch import OBSERVE
 from schemas.errors import HeadraceError
 
 USAGE: Final = "headrace drill ledger   (RUNS, SEED by environment)"
 RUNS: Final = 100
 RUN_WITHIN_S: Final = 240.0
+LATE: Final = 0.1
+"""How often a saga gives up waiting for the homes of a transfer."""
 TEMPLATE: Final = "ledger_drill_template"
 ROLES: Final = DATABASES["ledger"]
 
@@ -80,6 +83,7 @@ class Drill:
     async def _run(self, verdict: Verdict) -> None:
         seed, mix, rng = verdict.seed, mix_of(verdict.seed), Random(verdict.seed)
         folder, database = self.folder / str(seed), f"ledger_drill_{seed}"
+        late = Random(seed)  # of its own: when events come is not the seed's to say
         shutil.rmtree(folder, ignore_errors=True)
         await self.create(database)
         address, kafka = self.postgres.address, self.kafka
@@ -98,6 +102,7 @@ class Drill:
                 proxy=proxy,
                 feeder=feeder,
                 faults=verdict.faults,
+                sagas=Sagas(lambda: late.random() < LATE),
             )
             try:
                 await KINDS[verdict.kind].script(run)
