@@ -8,6 +8,7 @@ process ends, so that two stacks which start at the same time never choose the s
 
 from __future__ import annotations
 
+import atexit
 import random
 import socket
 from pathlib import Path
@@ -16,7 +17,7 @@ LOOPBACK = "127.0.0.1"
 _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOWEST = 20_000
 _TRIES = 1_000
-_CLAIMS: list[socket.socket] = []  # closed, and so given back, when the process ends
+_CLAIMS: list[socket.socket] = []
 
 
 def is_free(port: int) -> bool:
@@ -67,6 +68,12 @@ def _reserve(port: int) -> bool:
         return False
     _CLAIMS.append(claim)
     return True
+
+
+@atexit.register
+def _give_back() -> None:
+    for claim in _CLAIMS:
+        claim.close()
 
 
 def _highest() -> int:
