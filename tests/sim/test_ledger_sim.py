@@ -11,8 +11,8 @@ import asyncio
 import random
 import selectors
 from collections import Counter, defaultdict
-from contextlib import contextmanager
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import pytest
 from msgspec.structs import replace
@@ -681,29 +681,20 @@ async def test_the_same_log_gives_the_same_bytes_whatever_the_batches_and_the_st
 # -- bugs put in on purpose ----------------------------------------------------------------------
 
 
-@contextmanager
 def fence_forgotten():
     """A commit that does not look at the fence."""
-    key = memory._key
-    memory._key = lambda fence: fence.partition
-    yield
-    memory._key = key
+    return patch.object(memory, "_key", lambda fence: fence.partition)
 
 
-@contextmanager
 def shares_not_read_again():
     """A refusal on what was known some time ago."""
-    look = settle.Settler._look_again
 
     async def blind(self, standings, doubted):
         return False
 
-    settle.Settler._look_again = blind
-    yield
-    settle.Settler._look_again = look
+    return patch.object(settle.Settler, "_look_again", blind)
 
 
-@contextmanager
 def claims_ignored():
     """A key used on another partition is not found out."""
     write = MemoryLedger.write
@@ -712,25 +703,18 @@ def claims_ignored():
         claims = [claim for claim in decision.claims if claim.key not in self.identities]
         return write(self, before, after, replace(decision, claims=claims))
 
-    MemoryLedger.write = careless
-    yield
-    MemoryLedger.write = write
+    return patch.object(MemoryLedger, "write", careless)
 
 
-@contextmanager
 def gap_not_filled():
     """What was committed and not published stays unpublished."""
-    fill = Partition._fill_gap
 
     async def lazy(self, journal, log, fence):
         self._published = fence.next_position - 1
 
-    Partition._fill_gap = lazy
-    yield
-    Partition._fill_gap = fill
+    return patch.object(Partition, "_fill_gap", lazy)
 
 
-@contextmanager
 def offset_left_behind():
     """The fence does not follow the records."""
     advanced = settle.advanced
@@ -739,23 +723,19 @@ def offset_left_behind():
         after = advanced(fence, decision, intake, published)
         return replace(after, next_offset=max(fence.next_offset, after.next_offset - 1))
 
-    settle.advanced = short
-    yield
-    settle.advanced = advanced
+    return patch.object(settle, "advanced", short)
 
 
-@contextmanager
 def replays_not_recognized():
     """A command that had its outcome is decided again."""
     key = decide.claim_key
-    decide.claim_key = lambda command: key(
-        replace(command, identity=f"{command.slot % PARTITIONS}/{command.offset}")
-    )
-    yield
-    decide.claim_key = key
+
+    def fresh(command):
+        return key(replace(command, identity=f"{command.slot % PARTITIONS}/{command.offset}"))
+
+    return patch.object(decide, "claim_key", fresh)
 
 
-@contextmanager
 def holds_not_counted():
     """Funds are what is posted, whatever is held."""
     obstacle = Books._debit_obstacle
@@ -763,21 +743,14 @@ def holds_not_counted():
     def careless(self, standing, amount_minor):
         return obstacle(self, replace(standing, held_minor=0), amount_minor)
 
-    Books._debit_obstacle = careless
-    yield
-    Books._debit_obstacle = obstacle
+    return patch.object(Books, "_debit_obstacle", careless)
 
 
-@contextmanager
 def reversals_not_kept():
     """What was paid back is forgotten."""
-    keep = Books.keep_reversed
-    Books.keep_reversed = lambda self, place, reversed_minor: None
-    yield
-    Books.keep_reversed = keep
+    return patch.object(Books, "keep_reversed", lambda self, place, reversed_minor: None)
 
 
-@contextmanager
 def holds_expire_at_once():
     """The time of an expiry is not looked at."""
     decider = decide.DECIDERS[VOID]
@@ -788,12 +761,9 @@ def holds_expire_at_once():
         books.log_time_us = now_us
         return outcome
 
-    decide.DECIDERS[VOID] = hasty
-    yield
-    decide.DECIDERS[VOID] = decider
+    return patch.dict(decide.DECIDERS, {VOID: hasty})
 
 
-@contextmanager
 def version_of_accounts_ignored():
     """A batch decided on flags as they were is committed after they changed."""
     write = MemoryLedger.write
@@ -802,12 +772,9 @@ def version_of_accounts_ignored():
         version = self.fences[before.partition].accounts_version
         return write(self, replace(before, accounts_version=version), after, decision)
 
-    MemoryLedger.write = careless
-    yield
-    MemoryLedger.write = write
+    return patch.object(MemoryLedger, "write", careless)
 
 
-@contextmanager
 def flags_ignored_elsewhere():
     """Only the home looks at an account's flags."""
     obstacle = Books._accounts_obstacle
@@ -818,30 +785,19 @@ def flags_ignored_elsewhere():
             destination = replace(destination, account=account)
         return obstacle(self, tenant, leg, source, destination)
 
-    Books._accounts_obstacle = careless
-    yield
-    Books._accounts_obstacle = obstacle
+    return patch.object(Books, "_accounts_obstacle", careless)
 
 
-@contextmanager
 def closings_not_compared():
     """A credit that comes between the look and the closing is overlooked."""
-    grown = MemoryLedger._grown
-    MemoryLedger._grown = lambda self, flagged, partition: False
-    yield
-    MemoryLedger._grown = grown
+    return patch.object(MemoryLedger, "_grown", lambda self, flagged, partition: False)
 
 
-@contextmanager
 def legs_not_undone():
     """A refused leg leaves the ones before it as they were made."""
-    undo = books.undo
-    books.undo = lambda standing, amount_minor, held_minor=0: None
-    yield
-    books.undo = undo
+    return patch.object(books, "undo", lambda standing, amount_minor, held_minor=0: None)
 
 
-@contextmanager
 def caps_ignored():
     """A credit takes a capped account as high as it likes."""
     obstacle = Books._credit_obstacle
@@ -850,12 +806,9 @@ def caps_ignored():
         account = replace(standing.account, max_balance_minor=None)
         return obstacle(self, replace(standing, account=account), amount_minor)
 
-    Books._credit_obstacle = careless
-    yield
-    Books._credit_obstacle = obstacle
+    return patch.object(Books, "_credit_obstacle", careless)
 
 
-@contextmanager
 def overdrafts_ignored():
     """Every account's limit is zero, whatever it was opened with."""
     account_of = lifecycle.account_of
@@ -865,12 +818,9 @@ def overdrafts_ignored():
         low = account.min_balance_minor
         return replace(account, min_balance_minor=None if low is None else 0)
 
-    lifecycle.account_of = strict
-    yield
-    lifecycle.account_of = account_of
+    return patch.object(lifecycle, "account_of", strict)
 
 
-@contextmanager
 def clock_runs_back():
     """Rows are booked at their records' time, also where that lies before the row before."""
     take = decide._Work.take
@@ -879,12 +829,9 @@ def clock_runs_back():
         self.books.log_time_us = command.recorded_at_us
         take(self, command)
 
-    decide._Work.take = loose
-    yield
-    decide._Work.take = take
+    return patch.object(decide._Work, "take", loose)
 
 
-@contextmanager
 def trials_kept():
     """What was only tried is done."""
     move = Books.move
@@ -892,12 +839,9 @@ def trials_kept():
     def eager(self, tenant, legs, *, keep=True):
         return move(self, tenant, legs)
 
-    Books.move = eager
-    yield
-    Books.move = move
+    return patch.object(Books, "move", eager)
 
 
-@contextmanager
 def captures_unbounded():
     """More is posted of a hold than is left of it."""
     decider = decide.DECIDERS[CAPTURE]
@@ -909,12 +853,9 @@ def captures_unbounded():
         everything = replace(command.hold, amount_minor=None)
         return decider(books, replace(command, hold=everything))
 
-    decide.DECIDERS[CAPTURE] = generous
-    yield
-    decide.DECIDERS[CAPTURE] = decider
+    return patch.dict(decide.DECIDERS, {CAPTURE: generous})
 
 
-@contextmanager
 def promises_not_counted():
     """Room that was promised to a part elsewhere is promised or filled again."""
     obstacle = LinkedBooks._credit_obstacle
@@ -922,13 +863,9 @@ def promises_not_counted():
     def careless(self, standing, amount_minor):
         return obstacle(self, replace(standing, promised_minor=0), amount_minor)
 
-    LinkedBooks._credit_obstacle = careless
-    yield
-    del LinkedBooks._credit_obstacle
-    assert LinkedBooks._credit_obstacle is obstacle
+    return patch.object(LinkedBooks, "_credit_obstacle", careless)
 
 
-@contextmanager
 def promises_end_with_the_commit():
     """Room is free again although another partition has filled it, where its home can't see it."""
     finish = LinkedBooks.finish
@@ -942,21 +879,14 @@ def promises_end_with_the_commit():
             self._promised(standing)
         return made
 
-    LinkedBooks.finish = careless
-    yield
-    LinkedBooks.finish = finish
+    return patch.object(LinkedBooks, "finish", careless)
 
 
-@contextmanager
 def parts_half_prepared():
     """A part of which one leg is refused keeps what it has set aside for the legs before it."""
-    undo = linked_books.undo
-    linked_books.undo = lambda standing, amount_minor, held_minor=0: None
-    yield
-    linked_books.undo = undo
+    return patch.object(linked_books, "undo", lambda standing, amount_minor, held_minor=0: None)
 
 
-@contextmanager
 def commits_stopped_by_flags():
     """What all homes agreed to is refused at one, because it was frozen meanwhile."""
     decider = decide.DECIDERS[COMMIT]
@@ -968,33 +898,23 @@ def commits_stopped_by_flags():
                 return Outcome("transfer.rejected", "account_frozen")
         return decider(books, command)
 
-    decide.DECIDERS[COMMIT] = strict
-    yield
-    decide.DECIDERS[COMMIT] = decider
+    return patch.dict(decide.DECIDERS, {COMMIT: strict})
 
 
-@contextmanager
 def aborts_give_nothing_back():
     """What was held for a transfer that is given up stays held."""
-    decider = decide.DECIDERS[ABORT]
 
     def careless(books, command):
         facts = {"held": [], "reserved": [], "legs": len(command.legs)}
         facts |= {"reason": command.reason, "failed_leg": command.failed_leg}
         return Outcome("transfer.aborted", facts=facts)
 
-    decide.DECIDERS[ABORT] = careless
-    yield
-    decide.DECIDERS[ABORT] = decider
+    return patch.dict(decide.DECIDERS, {ABORT: careless})
 
 
-@contextmanager
 def closings_ignore_what_comes():
     """An account is closed while homes have agreed to credit it."""
-    incoming = LinkedBooks.incoming_minor
-    LinkedBooks.incoming_minor = lambda self, account_id: 0
-    yield
-    LinkedBooks.incoming_minor = incoming
+    return patch.object(LinkedBooks, "incoming_minor", lambda self, account_id: 0)
 
 
 CANARIES = [
