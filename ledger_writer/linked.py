@@ -31,14 +31,7 @@ SEVERAL_HOMES: Final = frozenset({"wrong_partition", "credit_needs_home"})
 
 def begin(books: LinkedBooks, command: Command) -> Outcome:
     """Prepare the home's part of a transfer, and tell whose homes must agree beside it."""
-    accounts = _accounts(books, command)
-    if isinstance(accounts, Refusal):
-        return _refused(accounts)
-    asks = _asks(books, command, accounts, books.partition)
-    made = books.agree(command.tenant, asks, keep=not command.dry_run)
-    if isinstance(made, Refusal):
-        return _refused(made)
-    return _prepared(command, asks, made, _parts(books, command, accounts))
+    return _agree(books, command, books.partition, names_parts=True)
 
 
 def prepare(books: LinkedBooks, command: Command) -> Outcome:
@@ -48,15 +41,8 @@ def prepare(books: LinkedBooks, command: Command) -> Outcome:
     """
     if not command.dry_run and any(_links(books, command)):
         return Outcome(TRANSFER_REJECTED, "already_prepared")
-    accounts = _accounts(books, command)
-    if isinstance(accounts, Refusal):
-        return _refused(accounts)
     home = partition_of(slot_of(command.saga_id), books.partitions)
-    asks = _asks(books, command, accounts, home)
-    made = books.agree(command.tenant, asks, keep=not command.dry_run)
-    if isinstance(made, Refusal):
-        return _refused(made)
-    return _prepared(command, asks, made, ())
+    return _agree(books, command, home, names_parts=False)
 
 
 def commit(books: LinkedBooks, command: Command) -> Outcome:
@@ -102,6 +88,18 @@ def _finish(books: LinkedBooks, command: Command, kind: str) -> Outcome:
     if kind == ABORTED:
         linked |= {"reason": command.reason, "failed_leg": command.failed_leg}
     return Outcome(kind, entries=tuple(entries), facts=linked)
+
+
+def _agree(books: LinkedBooks, command: Command, home: int, *, names_parts: bool) -> Outcome:
+    accounts = _accounts(books, command)
+    if isinstance(accounts, Refusal):
+        return _refused(accounts)
+    asks = _asks(books, command, accounts, home)
+    made = books.agree(command.tenant, asks, keep=not command.dry_run)
+    if isinstance(made, Refusal):
+        return _refused(made)
+    parts = _parts(books, command, accounts) if names_parts else ()
+    return _prepared(command, asks, made, parts)
 
 
 def _prepared(
