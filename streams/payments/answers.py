@@ -14,7 +14,7 @@ from prometheus_client import Counter
 from schemas import ids
 from schemas.errors import Corrupt, Poisoned
 from streams.engine import Context, Record
-from streams.payments import linked, saga
+from streams.payments import linked, records, saga
 from streams.payments.outlet import Outlet
 from streams.payments.saga import PENDING, REFUSALS, OperationState, State
 from streams.payments.state import Operation, Saga
@@ -33,7 +33,6 @@ EXPIRY_AGAIN_US: Final = 1_000_000
 """How long to wait before an expiry is asked for again that came too early for the ledger."""
 
 _REPLIED: Final = ("entries", "failed_leg", "booked_at_us", "debits_frozen", "credits_frozen")
-_SHARE: Final = ("account_id", "share", "version")
 _ACCOUNT: Final = ("account_kind", "account_name", "min_balance_minor", "max_balance_minor")
 
 
@@ -177,7 +176,7 @@ def _transit(
     before, of.state = of.state, transition.to
     _count(of, answer)
     if answer["entries"]:
-        of.shares = [(e["account_id"], e["share"], e["version"]) for e in answer["entries"]]
+        of.shares = records.shares_of(answer["entries"])
     if of.state is State.AUTHORIZED and before is not State.AUTHORIZED:
         if of.expires_at_us is not None:
             outlet.context.set_timer(of.expires_at_us, outlet.slot, _timer(of))
@@ -223,9 +222,8 @@ def _count(of: Saga, answer: Answer) -> None:
 def _told(answer: Answer) -> dict[str, Any]:
     """Return what a reply tells of the ledger's answer, beside how the saga stands."""
     told = {key: answer[key] for key in _REPLIED if answer.get(key) is not None}
-    shares = [tuple(entry[key] for key in _SHARE) for entry in answer["entries"]]
-    if shares := shares or answer.get("released", []):
-        told["shares"] = [dict(zip(_SHARE, share, strict=True)) for share in shares]
+    if shares := records.shares_of(answer["entries"]) or answer.get("released"):
+        told["shares"] = records.told_shares(shares)
     return told
 
 

@@ -128,7 +128,7 @@ def _gather(linked: Linked, answer: Answer) -> None:
         linked.place = answer["ledger_partition"], answer["position"]
     linked.booked_at_us = max(linked.booked_at_us, answer["booked_at_us"] or 0)
     if answer["type"] != "transfer.committed":
-        linked.released += [(e["account_id"], e["share"], e["version"]) for e in answer["entries"]]
+        linked.released += records.shares_of(answer["entries"])
         return
     for at, entry in enumerate(answer["entries"]):
         leg = answer["leg_indexes"][at // 2]

@@ -6,11 +6,12 @@ bytes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from schemas.ids import command_id, identity_of, slot_of
 from streams.payments.saga import OPERATIONS, STATUS, OperationState, State
-from streams.payments.state import TIMELINE_MAX, Linked, Operation, Saga, Waiter
+from streams.payments.state import TIMELINE_MAX, Linked, Operation, Saga, Share, Waiter
 
 Fields = dict[str, Any]
 
@@ -239,16 +240,26 @@ def _reply(resource_id: str, to: Waiter, at_us: int) -> Fields:
     }
 
 
+def shares_of(entries: Iterable[Fields]) -> list[Share]:
+    """Return the shares that entries changed, as they are kept."""
+    return [(each["account_id"], each["share"], each["version"]) for each in entries]
+
+
+def told_shares(shares: Iterable[Share]) -> list[Fields]:
+    """Return shares as a reply tells of them."""
+    return [
+        {"account_id": account, "share": share, "version": version}
+        for account, share, version in shares
+    ]
+
+
 def _progress(of: Saga) -> Fields:
     return {
         "timeline": [
             {"at_us": at, "event": name, "reason": reason}
             for at, name, reason in of.timeline[-TIMELINE_MAX:]
         ],
-        "shares": [
-            {"account_id": account, "share": share, "version": version}
-            for account, share, version in of.shares
-        ],
+        "shares": told_shares(of.shares),
         "captured_minor": of.captured_minor,
         "refunded_minor": of.refunded_minor,
         "expires_at_us": of.expires_at_us,

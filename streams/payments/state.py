@@ -20,6 +20,10 @@ TIMELINE_MAX: Final = 256
 """Steps that a reply shows; the read model has them all."""
 
 
+Share = tuple[str, int, int]
+"""An account, one of its shares, and the version that the share has reached."""
+
+
 class Waiter(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A request that waits: where its gateway listens, its id, and whether it repeated another."""
 
@@ -57,7 +61,7 @@ class Linked(msgspec.Struct, array_like=True, gc=False):
     failed_leg: int | None = None
     place: tuple[int, int] | None = None
     booked_at_us: int = 0
-    released: list[tuple[str, int, int]] = []
+    released: list[Share] = []
 
 
 class Saga(msgspec.Struct, array_like=True, gc=False):
@@ -88,7 +92,7 @@ class Saga(msgspec.Struct, array_like=True, gc=False):
     conflicts: int = 0
     timeline: list[tuple[int, str, str | None]] = []
     waiters: list[Waiter] = []
-    shares: list[tuple[str, int, int]] = []
+    shares: list[Share] = []
     authorized_minor: int | None = None
     captured_minor: int | None = None
     refunded_minor: int | None = None
