@@ -82,6 +82,7 @@ _CYCLE: Final = (
     "stop policy", "crash points", "clock skew", "crash points", "same bytes",
     "wrong clock", "broker",
 )  # fmt: skip
+assert len(_CYCLE) == faults.CYCLE, "a script that takes turns counts by it"
 
 
 FAULTS: Final = (

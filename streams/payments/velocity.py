@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
 from typing import Final, Literal
 
 import msgspec
@@ -101,9 +100,7 @@ def check(
     profile: Profile, rules: RuleSet, at_us: int, amount_minor: int, currency: str
 ) -> Verdict:
     """Judge a payment of `amount_minor` at `at_us` as if it were counted already."""
-    suspects: Iterable[Rule] = rules.rules
-    if not profile.buckets:
-        suspects = _suspects(profile, rules, amount_minor)
+    suspects = rules.rules if profile.buckets else _suspects(profile, rules, amount_minor)
     broken = [
         rule
         for rule in suspects
@@ -175,15 +172,15 @@ _Kind = Literal["q", "I"]
 _SUM_MAX: Final = 2**63 - 1
 
 
-def _suspects(profile: Profile, rules: RuleSet, amount_minor: int) -> list[Rule]:
+def _suspects(profile: Profile, rules: RuleSet, amount_minor: int) -> tuple[Rule, ...]:
     """Return the rules that all there is would break: no window holds more than that."""
     count, sum_minor = len(profile.times), sum(profile.amounts) + amount_minor
-    return [
+    return tuple(
         rule
         for rule in rules.rules
         if ((most := rule.count_max) is not None and count >= most)
         or ((most := rule.sum_minor_max) is not None and sum_minor > most)
-    ]
+    )
 
 
 def _breaks(profile: Profile, rule: Rule, at_us: int, amount_minor: int) -> bool:
