@@ -26,6 +26,7 @@ from loadtest.drills.streams import drill
 from loadtest.drills.streams_run import Workers
 from streams.engine.batch import Batches
 from streams.engine.context import Context
+from streams.engine.crash import CrashPoint
 from streams.engine.keys import POSITION
 from streams.engine.outbox import Outbox
 from streams.engine.owned import Owned
@@ -60,10 +61,15 @@ def commits_before_the_offsets() -> Any:
     transact = Outbox._transact
 
     async def late(self: Outbox, parcel: Any) -> Any:
-        """Commit everything but the offsets, then those."""
-        done = await transact(self, replace(parcel, offsets={}))
-        changes = {POSITION: parcel.changes[POSITION]}
-        await transact(self, replace(parcel, outputs={}, changes=changes))
+        """Commit everything but the offsets, then those; dies between the two, if anywhere."""
+        crash, self._crash = self._crash, CrashPoint()
+        try:
+            done = await transact(self, replace(parcel, offsets={}))
+            crash.at("after_send")
+            changes = {POSITION: parcel.changes[POSITION]}
+            await transact(self, replace(parcel, outputs={}, changes=changes))
+        finally:
+            self._crash = crash
         return done
 
     return patch.object(Outbox, "_transact", late)
