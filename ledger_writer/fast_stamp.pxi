@@ -1,1 +1,1 @@
-STAMP = "8bdc0dffc80ed49a7e3fce537ab826f5e672d54d67aca4325b7f7c625afaf496"
+STAMP = "1eadfa0c7ddcf8879fcd7414d65cd95efd8540b87f688d12d5c1a4528ab161e2"

@@ -7,11 +7,12 @@ outside hot loops.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from threading import Thread
-from typing import Final
+from typing import Final, Generic, TypeVar
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import Gauge, start_http_server
+from prometheus_client import Counter, Gauge, start_http_server
 
 READY: Final = Gauge("headrace_ready", "1 when this process serves, 0 while it starts or can't")
 
@@ -32,6 +33,30 @@ SECONDS_BUCKETS: Final = (
     10.0,
 )
 COUNT_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 100_000)
+
+
+K = TypeVar("K")
+
+
+class Tally(Generic[K]):
+    """Counts for these counters, told to them by `tell`: each telling takes a lock, which is dear
+    for every record.
+    """
+
+    def __init__(self, counters: Mapping[K, Counter]) -> None:
+        self._counters = counters
+        self._waiting = dict.fromkeys(counters, 0)
+
+    def count(self, of: K) -> None:
+        """Count one more of those that were named."""
+        self._waiting[of] += 1
+
+    def tell(self) -> None:
+        """Add what was counted since the last time."""
+        for each, count in self._waiting.items():
+            if count:
+                self._counters[each].inc(count)
+                self._waiting[each] = 0
 
 
 def serve(port: int) -> tuple[WSGIServer, Thread]:

@@ -1,8 +1,9 @@
 """Reads what a batch will ask the store for before it is handled, all at once and off the loop.
 
 A value that lies on disk costs more than a record does otherwise; the store looks many up at less
-each, and other partitions go on meanwhile. Only where the batch before had to ask the store: what
-is in use is at hand anyway. What was read is true of the batch: nobody else writes this store.
+each, and other partitions go on meanwhile. Only where the batch before had to ask the store for
+values of the same collections: what is in use is at hand anyway. What was read is true of the
+batch: nobody else writes this store.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from streams.engine.task import Task
 
 WORTH_IT: Final = 32
 """Fewer values than this are read as they are asked for, sooner than another thread answers."""
+
+_ANY: Final = range(256)
+"""Collections, before it is known which of them are named."""
 
 
 class Ahead:
@@ -35,10 +39,11 @@ class Ahead:
         self._read = read
         self._reader = reader
         self._wanted = 0
+        self._collections: set[int] = set()
 
     async def look(self, fetched: Sequence[Any]) -> None:
         """Have the context expect what these records will ask for."""
-        asked = self._wanted + self._context.asked()
+        asked = self._wanted + self._context.asked(self._collections or _ANY)
         self._wanted = 0
         if asked < WORTH_IT or not self._reads:
             return
@@ -61,6 +66,7 @@ class Ahead:
             if reads is not None and record.key is not None:
                 try:
                     collection, slot, key = reads(record.key)
+                    self._collections.add(collection.id)
                     yield collection.prefixes[slot] + key
                 except Exception:  # noqa: BLE001, S112  a hint: what becomes of it the handler says
                     continue

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from schemas.errors import Corrupt, Fenced, Poisoned, Unavailable
+from schemas.errors import Corrupt, Fenced, Unavailable
 from streams.engine import keys
 from streams.engine.context import Context
 from streams.engine.position import Position
@@ -62,6 +62,7 @@ class Outcome:
 Refusals = Mapping[tuple[str, int], str]
 
 _NONE: Final[Refusals] = {}
+_NO_VALUE: Final = "Poisoned: the record has no value"
 
 
 class Batches:
@@ -147,9 +148,9 @@ class Batches:
         records: list[Record] = []
         poisoned: dict[int, str] = {}
         for raw in fetched:
-            topic, value, event = raw.topic, raw.value, None
-            assert raw.offset >= offsets.get(topic, 0), f"{topic}: offset {raw.offset} seen twice"
-            offsets[topic] = raw.offset + 1
+            topic, offset, value, event = raw.topic, raw.offset, raw.value, None
+            assert offset >= offsets.get(topic, 0), f"{topic}: offset {offset} seen twice"
+            offsets[topic] = offset + 1
             at_us = raw.timestamp * 1000
             if at_us > log_time:  # noqa: PLR1730  a call for each record is dear
                 log_time = at_us
@@ -160,21 +161,16 @@ class Batches:
                 continue
             decode = decoders[topic]
             if decode is not None:
-                try:
-                    event = _decoded(decode, value)
-                except Exception as error:  # noqa: BLE001  decoders raise anything
-                    poisoned[len(records)] = _reason(error)
+                if value is None:
+                    poisoned[len(records)] = _NO_VALUE
+                else:
+                    try:
+                        event = decode(value)
+                    except Exception as error:  # noqa: BLE001  decoders raise anything
+                        poisoned[len(records)] = _reason(error)
+            headers = tuple(raw.headers) if raw.headers else ()
             records.append(
-                Record(
-                    topic,
-                    partition,
-                    raw.offset,
-                    raw.key,
-                    value,
-                    tuple(raw.headers),
-                    log_time,
-                    event,
-                )
+                Record(topic, partition, offset, raw.key, value, headers, log_time, event)
             )
         return records, poisoned, Position(offsets, log_time)
 
@@ -220,12 +216,6 @@ class Batches:
         )
         out = (record.key, record.value, headers)
         self._context.send(dead_letter_topic(record.topic), record.partition, out)
-
-
-def _decoded(decode: Any, value: bytes | None) -> Any:
-    if value is None:
-        raise Poisoned("the record has no value")
-    return decode(value)
 
 
 def _fired(raw: Fetched, partition: int, log_time: int) -> Record:

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from schemas.errors import Corrupt, Poisoned
 from schemas.ids import SLOTS
 from streams.engine import keys
+from streams.engine.keys import COLLECTION_AT
 from streams.engine.task import Collection, Headers, Task
 
 T = TypeVar("T")
@@ -77,7 +78,7 @@ class Context:
         self._young: dict[bytes, Any] = {}
         self._old: dict[bytes, Any] = {}
         self._ahead: dict[bytes, bytes | None] = {}
-        self._asked = 0
+        self._asked = [0] * 256
         self._dirty: dict[bytes, Callable[[Any], bytes] | None] = {}
         self._effects = Effects()
         self._marks: dict[tuple[str, int], int] = {}
@@ -168,9 +169,10 @@ class Context:
         self._young[timer_key] = None
         self._dirty[timer_key] = None
 
-    def asked(self) -> int:
-        """Return how often the store was asked for a value since the last call."""
-        asked, self._asked = self._asked, 0
+    def asked(self, collections: Iterable[int]) -> int:
+        """Return how often the store was asked for values of these since the last call."""
+        asked = sum(self._asked[each] for each in collections)
+        self._asked = [0] * 256
         return asked
 
     def unread(self, state_keys: Iterable[bytes]) -> list[bytes]:
@@ -242,7 +244,7 @@ class Context:
             return changes[state_key]
         if state_key in self._ahead:
             return self._ahead[state_key]
-        self._asked += 1
+        self._asked[state_key[COLLECTION_AT]] += 1
         try:
             return self._read(state_key)
         except Exception as error:

@@ -32,6 +32,8 @@ new ones can come.
 
 _END: Final = 4
 _END_MAX: Final = 2**32 - 1
+_NAMES: Final = tuple(bytes((each,)) for each in range(256))
+"""By collection id: its key in a shelf."""
 
 
 def _pack(ends: Ends) -> bytes:
@@ -68,11 +70,12 @@ def find(
     assert carry is not None, f"{collection.name} is not kept in generations"
     at_s = _seconds(at_us)
     ends = _shelf(context, collection, slot, at_s)
-    newest = ends[-1]
-    current = newest.to_bytes(_END, "big") + key
+    current = ends[-1].to_bytes(_END, "big") + key
     value = context.get(collection, slot, current)
     if value is not None:
         return value, current
+    if len(ends) == 1:
+        return None, current
     for end in ends[-2::-1]:
         name = end.to_bytes(_END, "big") + key
         value = context.get(collection, slot, name)
@@ -90,12 +93,13 @@ def find(
 
 def _seconds(at_us: int) -> int:
     """Return log time in seconds; the last generation that has a name is never over."""
-    return min(at_us // 1_000_000, _END_MAX - 1)
+    at_s = at_us // 1_000_000
+    return at_s if at_s < _END_MAX else _END_MAX - 1  # a call for each record is dear
 
 
 def _shelf(context: Context, collection: Collection[T], slot: int, at_s: int) -> Ends:
     """Return a slot's generations; the last one takes what is put now."""
-    shelf = bytes((collection.id,))
+    shelf = _NAMES[collection.id]
     ends = context.get(SHELVES, slot, shelf) or ()
     if not ends or at_s >= ends[-1]:
         horizon_s = context.horizon_s
@@ -158,7 +162,7 @@ class Sweep:
         for collection in self.task.collections:
             if collection.carry is None:
                 continue
-            shelf = bytes((collection.id,))
+            shelf = _NAMES[collection.id]
             for slot in range(self.context.partition, SLOTS, self.context.partitions):
                 ends = self.context.get(SHELVES, slot, shelf) or ()
                 over = [end for end in ends if end + horizon_s <= at_s]
@@ -195,7 +199,7 @@ class Sweep:
         return True
 
     def _drop(self, over: Over) -> None:
-        shelf = bytes((over.collection.id,))
+        shelf = _NAMES[over.collection.id]
         ends = self.context.get(SHELVES, over.slot, shelf) or ()
         left = tuple(end for end in ends if end > over.end)
         self.context.put(SHELVES, over.slot, shelf, left)

@@ -37,6 +37,9 @@ missing.
 NO_SLOT: Final = 0xFF
 """The first byte of keys that are no slot's."""
 
+COLLECTION_AT: Final = 2
+"""Where a state key has its collection's id."""
+
 _SLOT: Final = 2
 _HEAD: Final = 3
 _TIME: Final = 8
@@ -95,7 +98,7 @@ def timer_key_of(entry: bytes) -> bytes:
 
 def is_timer(state_key: bytes) -> bool:
     """Tell whether a state key is a pending timer's."""
-    return state_key[_SLOT] == TIMERS_ID and state_key[0] != NO_SLOT
+    return state_key[COLLECTION_AT] == TIMERS_ID and state_key[0] != NO_SLOT
 
 
 def dropped_range(state_key: bytes, floor: bytes) -> tuple[bytes, bytes]:

@@ -25,15 +25,12 @@ from streams.engine.deadline import CLOSE_WITHIN_S, answered, ended, leave
 from streams.engine.faults import Refused, raise_translated
 from streams.engine.settings import EngineSettings
 from streams.engine.transaction import Transaction, Where
+from streams.engine.unsent import BATCH_BYTES, pack
 
 T = TypeVar("T")
 
-BUILDER_BYTES: Final = 512 * 1024
-"""Bytes of one record batch; more records of a partition go out as several."""
-
 REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
 
-_NO_HEADERS: Final[list[tuple[str, bytes]]] = []
 _HARMLESS: Final = frozenset({CloseReason.IDLE_DROP, CloseReason.SHUTDOWN})
 
 
@@ -71,7 +68,7 @@ class Outbox:
             transactional_id=transactional_id,
             transaction_timeout_ms=settings.transaction_timeout_ms,
             request_timeout_ms=int(settings.broker_within_s * 1000),
-            max_batch_size=BUILDER_BYTES,
+            max_batch_size=BATCH_BYTES,
             max_request_size=REQUEST_BYTES_MAX,
             retry_backoff_ms=50,
         )
@@ -146,9 +143,9 @@ class Outbox:
     async def _transact(self, parcel: Parcel) -> tuple[int, Stages]:
         began, stages, transaction = time.perf_counter(), Stages(), self._transaction
         now_ms = int(time.time() * 1000)
-        batches = {where: self._builders(outs, now_ms) for where, outs in parcel.outputs.items()}
+        batches = {where: pack(outs, now_ms) for where, outs in parcel.outputs.items()}
         entries = ((key, value, ()) for key, value in parcel.changes.items())
-        batches[parcel.changelog] = self._builders(entries, now_ms)
+        batches[parcel.changelog] = pack(entries, now_ms)
         await self._know(batches)
         await self._begin()
         await transaction.announce(batches, offsets=bool(parcel.offsets))
@@ -158,31 +155,13 @@ class Outbox:
         self._crash.at("after_send")
         await transaction.commit()
         stages.commit_s = time.perf_counter() - began - stages.send_s
-        return last[parcel.changelog] + batches[parcel.changelog][-1].record_count(), stages
+        return last[parcel.changelog] + batches[parcel.changelog][-1].records, stages
 
     async def _know(self, where: Iterable[Where]) -> None:
         """See that the client knows who leads these partitions."""
         for topic, partition in where:
             if partition not in await self._producer.partitions_for(topic):
                 raise Refused(f"{topic} has no partition {partition}")
-
-    def _builders(self, outs: Iterable[Out], now_ms: int) -> list[Any]:
-        create = self._producer.create_batch
-        builder = create()
-        builders = [builder]
-        append = builder.append
-        try:
-            for key, value, given in outs:
-                headers = list(given) if given else _NO_HEADERS
-                if append(timestamp=now_ms, key=key, value=value, headers=headers) is None:
-                    builder = create()
-                    builders.append(builder)
-                    append = builder.append
-                    taken = append(timestamp=now_ms, key=key, value=value, headers=headers)
-                    assert taken is not None, "an empty batch takes any record"
-        except (TypeError, ValueError, UnicodeError) as error:
-            raise Refused(f"not bytes: {error}") from error
-        return builders
 
     async def _asked(self, exchange: Coroutine[Any, Any, T], within_s: float) -> T:
         """Return the answer; Unavailable at once when a connection is lost meanwhile."""

@@ -28,6 +28,7 @@ from aiokafka.protocol.transaction import (
 )
 
 from streams.engine.deadline import seen
+from streams.engine.unsent import Unsent
 
 MARKERS_WITHIN_S: Final = 0.002
 """How soon to ask again when the markers of the transaction before are still being written."""
@@ -39,8 +40,8 @@ ALL: Final = -1
 """Acknowledged by every replica in sync."""
 
 Where = tuple[str, int]
-Batches = Mapping[Where, Sequence[Any]]
-"""The record batches of each partition, in order: builders of the client's, not yet built."""
+Batches = Mapping[Where, Sequence[Unsent]]
+"""The record batches of each partition, in order."""
 
 
 class Transaction:
@@ -155,13 +156,12 @@ class Transaction:
     async def _find(self, kind: Any, key: str) -> int:
         return int(await self._sender._find_coordinator(kind, key))  # noqa: SLF001
 
-    def _built(self, where: Where, builder: Any) -> Any:
+    def _built(self, where: Where, batch: Unsent) -> bytearray:
         """Give a batch its number and return its bytes."""
         tp, manager = TopicPartition(*where), self._manager
         number = manager.sequence_number(tp)
-        manager.increment_sequence_number(tp, builder.record_count())
-        builder._set_producer_state(*self._who()[1:], number)  # noqa: SLF001
-        return builder._build()  # noqa: SLF001
+        manager.increment_sequence_number(tp, batch.records)
+        return batch.build(manager.producer_id, manager.producer_epoch, number)
 
     def _produce(self, node: int, waiting: Mapping[Where, Any]) -> ProduceRequest:
         theirs = ((*at, data) for at, data in waiting.items() if self._leader(at) == node)

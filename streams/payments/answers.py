@@ -13,22 +13,26 @@ from prometheus_client import Counter
 
 from schemas import ids
 from schemas.errors import Corrupt, Poisoned
+from schemas.metrics import Tally
 from streams.engine import Context, Record
 from streams.payments import linked, records, saga
 from streams.payments.outlet import Outlet
-from streams.payments.saga import PENDING, REFUSALS, OperationState, State
+from streams.payments.saga import PENDING, REFUSALS, OperationState, State, Trigger
 from streams.payments.state import Operation, Saga
 from streams.payments.stores import OPERATIONS, POSITIONS, SAGAS, find
 
 Answer = dict[str, Any]
 
 _OUTCOMES = Counter("headrace_sagas_total", "Sagas that moved, by kind of event", ["type"])
-_COUNTED: Final = {
-    transition.event: _OUTCOMES.labels(type=transition.event)
-    for transition in saga.TABLE.values()
-    if transition.event is not None
-}
+outcomes: Final = Tally(
+    {
+        transition.event: _OUTCOMES.labels(type=transition.event)
+        for transition in saga.TABLE.values()
+        if transition.event is not None
+    }
+)
 _EXPIRE: Final = "expire"
+_AUTHORIZED: Final = State.AUTHORIZED
 EXPIRY_AGAIN_US: Final = 1_000_000
 """How long to wait before an expiry is asked for again that came too early for the ledger."""
 
@@ -41,7 +45,7 @@ def on_ledger_event(context: Context, record: Record) -> None:
     event = record.event
     if not _advance(context, event):
         return
-    slot = ids.slot_of(event["saga_id"])
+    slot = ids.parse_slot(event["saga_id"])  # one that does not come again soon
     if ids.partition_of(slot, context.partitions) != context.partition:
         Outlet(context, record, slot).forward(event)
         return
@@ -75,7 +79,8 @@ def _apply(context: Context, record: Record, slot: int, answer: Answer) -> None:
     identity = ids.identity_of(saga_id)
     operation, operation_key = None, b""
     # Else it answers the saga's own command; a reversal's operation is named like what it makes.
-    if answer["step"].endswith(f"-{answer['identity']}"):
+    step: str = answer["step"]
+    if len(step) > ids.IDENTITY_LENGTH and step.endswith(f"-{answer['identity']}"):
         operation, operation_key = find(context, OPERATIONS, slot, answer["identity"], at_us)
     found, key = find(context, SAGAS, slot, identity, at_us)
     if found is None and operation is None:
@@ -149,7 +154,9 @@ def _move_by_itself(outlet: Outlet, of: Saga, answer: Answer) -> bool:
     assert trigger is not None
     if not expiring:
         of.reason, of.detail = answer["reason"], answer["detail"]
-    extra = {key: answer[key] for key in _ACCOUNT if answer.get(key) is not None}
+    extra: dict[str, Any] = {}
+    if answer["type"].startswith("account."):
+        extra = {key: answer[key] for key in _ACCOUNT if answer.get(key) is not None}
     _transit(outlet, of, trigger, answer, extra)
     of.legs, of.reference, of.metadata = None, None, {}
     for waiter in of.waiters:
@@ -169,7 +176,7 @@ def _expire_again(outlet: Outlet, of: Saga, answer: Answer) -> bool:
 
 
 def _transit(
-    outlet: Outlet, of: Saga, trigger: saga.Trigger, answer: Answer, extra: dict[str, Any]
+    outlet: Outlet, of: Saga, trigger: Trigger, answer: Answer, extra: dict[str, Any]
 ) -> None:
     """Move the saga, its amounts and its timer, and emit what the table says."""
     transition = saga.step(of.state, trigger)
@@ -177,16 +184,17 @@ def _transit(
     _count(of, answer)
     if answer["entries"]:
         of.shares = records.shares_of(answer["entries"])
-    if of.state is State.AUTHORIZED and before is not State.AUTHORIZED:
-        if of.expires_at_us is not None:
+    after = transition.to
+    if before is not after and (before is _AUTHORIZED or after is _AUTHORIZED):
+        if before is _AUTHORIZED:
+            outlet.context.cancel_timer(outlet.slot, _timer(of))
+        elif of.expires_at_us is not None:
             outlet.context.set_timer(of.expires_at_us, outlet.slot, _timer(of))
-    elif before is State.AUTHORIZED and of.state is not State.AUTHORIZED:
-        outlet.context.cancel_timer(outlet.slot, _timer(of))
     if transition.event is not None and not of.dry_run:
         extra["ledger_partition"] = answer.get("ledger_partition")
         extra["ledger_position"] = answer.get("position")
         outlet.event(of, transition.event, extra)
-        _COUNTED[transition.event].inc()
+        outcomes.count(transition.event)
 
 
 def _timer(of: Saga) -> bytes:

@@ -27,7 +27,9 @@ _encode_request = wire.encoder(REQUESTS)
 
 
 class Outlet:
-    """What one record causes, on its way out; `slot` is that of whom the record concerns."""
+    """What one record causes, on its way out; `slot` is that of whom the record concerns, so of its
+    saga and of the saga's home.
+    """
 
     __slots__ = ("_headers", "_ordinal", "context", "record", "slot")
 
@@ -45,27 +47,30 @@ class Outlet:
         of.version += 1
         event_id = ids.event_id(record.topic, record.partition, record.offset, self._ordinal)
         self._ordinal += 1
-        event = records.event(of, kind, event_id, record.at_us)
+        event = records.event(of, kind, event_id, self.slot, record.at_us)
         event |= extra
         of.timeline.append((record.at_us, kind.partition(".")[2], event["reason"]))
-        self._emit(EVENTS, of.home_account, _encode_event(event))
+        self._emit(EVENTS, self.slot, of.home_account, _encode_event(event))
 
     def command(self, command: dict[str, Any]) -> None:
         """Send a command to the ledger partition of its home account."""
-        self._emit(COMMANDS, command["home_account"], _encode_command(command))
+        slot, home_account = command["slot"], command["home_account"]
+        self._emit(COMMANDS, slot, home_account, _encode_command(command))
 
     def forward(self, answer: dict[str, Any]) -> None:
         """Send the ledger's answer on to the partition of the saga that asked, keyed by its id."""
+        saga_id = answer["saga_id"]
+        slot = ids.slot_of(saga_id)
         request = {
             "type": "saga.answered",
             "request_id": answer["event_id"],
-            "resource_id": answer["saga_id"],
+            "resource_id": saga_id,
             "tenant": answer["tenant"],
             "idempotency_key": "",
             "identity": answer["identity"],
             "body_hash": answer["body_hash"],
-            "slot": ids.slot_of(answer["saga_id"]),
-            "home_account": answer["saga_id"],
+            "slot": slot,
+            "home_account": saga_id,
             "received_at_us": answer["booked_at_us"],
             "amount_minor": answer["amount_minor"],
             "answer": answer["type"],
@@ -78,7 +83,7 @@ class Outlet:
             "answer_entries": answer["entries"],
             "answer_leg_indexes": answer["leg_indexes"],
         }
-        self._emit(REQUESTS, answer["saga_id"], _encode_request(request))
+        self._emit(REQUESTS, slot, saga_id, _encode_request(request))
 
     def reply(self, of: Saga, to: Waiter, extra: dict[str, Any]) -> None:
         """Answer a request that waits for a saga."""
@@ -103,9 +108,11 @@ class Outlet:
         partition = to.reply_partition % self.context.partitions
         self.context.emit(REPLIES, partition, None, _encode_reply(reply), self._headers)
 
-    def _emit(self, topic: str, concerns: str, value: bytes) -> None:
-        partition = ids.partition_of(ids.slot_of(concerns), self.context.partitions)
-        self.context.emit(topic, partition, concerns.encode(), value, self._headers)
+    def _emit(self, topic: str, slot: int, concerns: str, value: bytes) -> None:
+        """Write a record to the partition of whom it concerns, who has this slot."""
+        context = self.context
+        partition = ids.partition_of(slot, context.partitions)
+        context.emit(topic, partition, concerns.encode(), value, self._headers)
 
 
 def _trace(headers: Sequence[tuple[str, bytes]]) -> Sequence[tuple[str, bytes]]:

@@ -21,7 +21,7 @@ _ACCOUNT: Final = ("account_kind", "account_name", "min_balance_minor", "max_bal
 
 def saga(request: Fields, state: State, at_us: int) -> Saga:
     """Build the saga that a request begins."""
-    expires_in_s = request["expires_in_s"]
+    expires_in_s, legs = request["expires_in_s"], request["legs"]
     return Saga(
         resource_id=request["resource_id"],
         tenant=request["tenant"],
@@ -42,9 +42,9 @@ def saga(request: Fields, state: State, at_us: int) -> Saga:
         expires_at_us=None if expires_in_s is None else at_us + expires_in_s * 1_000_000,
         effective_at_us=request["effective_at_us"],
         dry_run=request["dry_run"],
-        legs=[tuple(leg[name] for name in _LEG) for leg in request["legs"]] or None,
-        reference=request["reference"] if request["legs"] else None,
-        metadata=request["metadata"] if request["legs"] else {},
+        legs=[tuple(leg[name] for name in _LEG) for leg in legs] if legs else None,
+        reference=request["reference"] if legs else None,
+        metadata=request["metadata"] if legs else {},
     )
 
 
@@ -157,8 +157,8 @@ def expiry_command(of: Saga, at_us: int) -> Fields:
     }
 
 
-def event(of: Saga, kind: str, event_id: str, at_us: int) -> Fields:
-    """Build a payment event, without what only some kinds carry."""
+def event(of: Saga, kind: str, event_id: str, slot: int, at_us: int) -> Fields:
+    """Build a payment event, without what only some kinds carry; `slot` is its home account's."""
     return {
         "type": kind,
         "event_id": event_id,
@@ -167,7 +167,7 @@ def event(of: Saga, kind: str, event_id: str, at_us: int) -> Fields:
         "idempotency_key": of.idempotency_key,
         "identity": identity_of(of.resource_id),
         "body_hash": of.body_hash,
-        "slot": slot_of(of.home_account),
+        "slot": slot,
         "home_account": of.home_account,
         "request_id": of.request_id,
         "status": STATUS[of.state],

@@ -6,12 +6,13 @@ conflict is shown on the timeline of what the key was first used for, and execut
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import Counter
 
 from schemas import ids
 from schemas.errors import Poisoned
+from schemas.metrics import Tally
 from streams.engine import Context, Record
 from streams.payments import dedup, linked, records, saga, velocity
 from streams.payments.dedup import Use
@@ -29,7 +30,7 @@ from streams.payments.velocity import RuleSet
 
 _USES = Counter("headrace_requests_total", "Requests by what their key made of them", ["use"])
 _HITS = Counter("headrace_velocity_hits_total", "Payments that broke a rule", ["rule", "mode"])
-_COUNTED = {use: _USES.labels(use=use.value) for use in Use}
+uses: Final = Tally({use: _USES.labels(use=use.value) for use in Use})
 _REASON = "idempotency_key_reused"
 
 
@@ -38,7 +39,7 @@ def on_creation(context: Context, record: Record, slot: int, rules: RuleSet) -> 
     request, outlet = record.event, Outlet(context, record, slot)
     found, key = find(context, SAGAS, slot, request["identity"], record.at_us)
     use = dedup.judge(found.body_hash if found else None, request["body_hash"])
-    _COUNTED[use].inc()
+    uses.count(use)
     waiter = _waiter(request, repeated=found is not None)
     if found is None:
         found = _begin(outlet, rules, waiter)
@@ -58,7 +59,7 @@ def on_operation(context: Context, record: Record, slot: int) -> None:
     request, outlet = record.event, Outlet(context, record, slot)
     operation, key = find(context, OPERATIONS, slot, request["identity"], record.at_us)
     use = dedup.judge(operation.body_hash if operation else None, request["body_hash"])
-    _COUNTED[use].inc()
+    uses.count(use)
     waiter = _waiter(request, repeated=operation is not None)
     target = _target(context, record, slot)
     if operation is None:

@@ -60,6 +60,8 @@ class Payments:
                 answers.on_ledger_event(context, record)
             else:
                 self._on_request(context, record)
+        requests.uses.tell()
+        answers.outcomes.tell()
 
     def _on_request(self, context: Context, record: Record) -> None:
         request = record.event

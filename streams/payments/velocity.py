@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
+from functools import cached_property
 from typing import Final, Literal
 
 import msgspec
@@ -39,11 +40,23 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mode: Literal["enforce", "shadow"] = "enforce"
 
 
-class RuleSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RuleSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """Versioned rules, evaluated in order."""
 
     version: int
     rules: tuple[Rule, ...]
+
+    @cached_property
+    def count_least(self) -> int:
+        """The lowest limit of any rule on how many payments there are; `_SUM_MAX` without one."""
+        limits = (rule.count_max for rule in self.rules)
+        return min((each for each in limits if each is not None), default=_SUM_MAX)
+
+    @cached_property
+    def sum_least(self) -> int:
+        """The lowest limit of any rule on their sum in minor units; `_SUM_MAX` without one."""
+        limits = (rule.sum_minor_max for rule in self.rules)
+        return min((each for each in limits if each is not None), default=_SUM_MAX)
 
 
 class Buckets(msgspec.Struct, gc=False):
@@ -101,6 +114,8 @@ def check(
 ) -> Verdict:
     """Judge a payment of `amount_minor` at `at_us` as if it were counted already."""
     suspects = rules.rules if profile.buckets else _suspects(profile, rules, amount_minor)
+    if not suspects:
+        return PASSED
     broken = [
         rule
         for rule in suspects
@@ -175,6 +190,8 @@ _SUM_MAX: Final = 2**63 - 1
 def _suspects(profile: Profile, rules: RuleSet, amount_minor: int) -> tuple[Rule, ...]:
     """Return the rules that all there is would break: no window holds more than that."""
     count, sum_minor = len(profile.times), sum(profile.amounts) + amount_minor
+    if count < rules.count_least and sum_minor <= rules.sum_least:
+        return ()
     return tuple(
         rule
         for rule in rules.rules

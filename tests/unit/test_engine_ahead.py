@@ -19,6 +19,7 @@ from streams.engine.memory import MemoryRecord
 from streams.engine.store import Disk, Mark, Store
 
 TOTALS: Collection[int] = Collection(1, "totals", encode=lambda n: b"%d" % n, decode=int)
+SEEN: Collection[bytes] = Collection(2, "seen")
 KEYS = [b"k%04d" % number for number in range(4 * WORTH_IT)]
 OTHERS = [b"k9%04d" % number for number in range(4 * WORTH_IT)]
 """Handled in between, so that none of KEYS is at hand any more."""
@@ -111,6 +112,22 @@ def test_what_is_in_use_is_not_read_ahead(tmp_path: Path) -> None:
     for _ in range(4):
         run.batch(KEYS[:3] * WORTH_IT)
     assert not run.at_once
+    store.close()
+
+
+def test_what_is_asked_of_other_collections_is_no_reason_to_look(tmp_path: Path) -> None:
+    store = Disk(tmp_path).open("totals", 0)
+    run = Run(store)
+    run.batch(KEYS)
+    run.batch(OTHERS)
+    run.batch([])
+    for number in range(WORTH_IT):
+        run.context.get(SEEN, 7, b"%d" % number)
+    looked = len(run.at_once)
+    run.batch(KEYS)
+    assert len(run.at_once) == looked
+    run.batch(OTHERS)
+    assert len(run.at_once) == looked + 1
     store.close()
 
 
