@@ -55,6 +55,23 @@ async def ended(closing: Coroutine[Any, Any, Any], within_s: float) -> bool:
     return task.done()
 
 
+def hang_up(client: Any) -> None:
+    """End all connections of a client that was closed, also one that is being made just now, to a
+    broker that was silent: the client would forget it, open.
+    """
+    for connection in client._conns.values():  # noqa: SLF001
+        connection.close()
+    client._conns = _Late()  # noqa: SLF001
+
+
+class _Late(dict[Any, Any]):
+    """Connections of a client that was closed."""
+
+    def __setitem__(self, key: Any, connection: Any) -> None:
+        super().__setitem__(key, connection)
+        connection.close()
+
+
 def leave(task: asyncio.Task[Any]) -> None:
     """Cancel a task and look no more at what becomes of it."""
     if not task.done():

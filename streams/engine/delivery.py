@@ -24,7 +24,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from schemas.errors import Corrupt, Fenced, HeadraceError
 from streams.engine import lean
-from streams.engine.deadline import CLOSE_WITHIN_S, answered, ended
+from streams.engine.deadline import CLOSE_WITHIN_S, answered, ended, hang_up
 from streams.engine.faults import raise_translated
 from streams.engine.partition import Group, Partition, Shared
 from streams.engine.task import Task
@@ -91,6 +91,7 @@ class Delivery(mode.Service):  # type: ignore[misc]
         await self._end(list(self._partitions))
         if self._consumer is not None:
             await ended(self._consumer.stop(), CLOSE_WITHIN_S)
+            hang_up(self._consumer._client)  # noqa: SLF001
 
     @mode.Service.task  # type: ignore[untyped-decorator]
     async def _pump(self) -> None:

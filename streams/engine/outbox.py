@@ -21,7 +21,7 @@ from aiokafka.conn import CloseReason
 from schemas.errors import Fenced, Unavailable
 from streams.engine.context import Out
 from streams.engine.crash import CrashPoint
-from streams.engine.deadline import CLOSE_WITHIN_S, answered, ended, leave
+from streams.engine.deadline import CLOSE_WITHIN_S, answered, ended, hang_up, leave
 from streams.engine.faults import Refused, raise_translated
 from streams.engine.settings import EngineSettings
 from streams.engine.transaction import Transaction, Where
@@ -67,7 +67,7 @@ class Outbox:
             client_id=transactional_id,
             transactional_id=transactional_id,
             transaction_timeout_ms=settings.transaction_timeout_ms,
-            request_timeout_ms=int(settings.broker_within_s * 1000),
+            request_timeout_ms=settings.request_timeout_ms,
             max_batch_size=BATCH_BYTES,
             max_request_size=REQUEST_BYTES_MAX,
             retry_backoff_ms=50,
@@ -131,6 +131,7 @@ class Outbox:
         """Give the producer up; leaves an open transaction to the next owner."""
         producer = self._producer
         if not self._lost.done() and await ended(producer.stop(), CLOSE_WITHIN_S):
+            hang_up(producer.client)
             return
         # A stop waits for batches that can't be delivered any more: take the parts down by hand.
         producer._closed = True  # noqa: SLF001
@@ -139,6 +140,7 @@ class Outbox:
         if sender is not None:
             leave(sender)
         await ended(producer.client.close(), CLOSE_WITHIN_S)
+        hang_up(producer.client)
 
     async def _transact(self, parcel: Parcel) -> tuple[int, Stages]:
         began, stages, transaction = time.perf_counter(), Stages(), self._transaction

@@ -18,7 +18,7 @@ from aiokafka import TopicPartition, errors
 
 from streams.engine import lean
 from streams.engine.crash import CrashPoint
-from streams.engine.deadline import CLOSE_WITHIN_S, answered, ended
+from streams.engine.deadline import CLOSE_WITHIN_S, answered, ended, hang_up
 from streams.engine.faults import raise_translated
 from streams.engine.settings import EngineSettings
 from streams.engine.store import Mark, Store, usable
@@ -66,7 +66,7 @@ async def restore(
         auto_offset_reset="none",
         max_partition_fetch_bytes=FETCH_BYTES,
         fetch_max_wait_ms=50,
-        request_timeout_ms=int(settings.broker_within_s * 1000),
+        request_timeout_ms=settings.request_timeout_ms,
     )
     try:
         first, end = await answered(_bounds(consumer, changelog), settings.broker_within_s)
@@ -80,6 +80,7 @@ async def restore(
         if not await ended(consumer.stop(), CLOSE_WITHIN_S):
             # It waits for a broker that does not answer: hang up without it.
             await ended(consumer._client.close(), CLOSE_WITHIN_S)  # noqa: SLF001
+        hang_up(consumer._client)  # noqa: SLF001
     return Restored(records, rebuilt, time.perf_counter() - began)
 
 

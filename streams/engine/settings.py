@@ -41,12 +41,17 @@ class EngineSettings:
     @property
     def heartbeat_ms(self) -> int:
         """How often a member shows itself to its group."""
-        return max(100, min(3_000, self.session_timeout_ms // 4))
+        return max(100, min(3_000, self.session_timeout_ms // 20))
 
     @property
     def broker_within_s(self) -> float:
         """Deadline of one exchange with the broker outside a transaction."""
         return max(2.0, self.session_timeout_ms / 1000)
+
+    @property
+    def request_timeout_ms(self) -> int:
+        """The client's deadline of one request: before ours, as it closes then what it opened."""
+        return int(self.broker_within_s * 800)
 
     @property
     def transaction_within_s(self) -> float:

@@ -1,9 +1,10 @@
-"""The engine's small pure parts: order of inputs, pace, positions, keys, topics, narrowing."""
+"""The engine's small parts: order of inputs, pace, positions, keys, topics, narrowing, closing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from schemas.errors import Corrupt
 from streams.engine import Input, Task, keys
 from streams.engine.crash import CrashPoint
+from streams.engine.deadline import hang_up
 from streams.engine.machine import Machine
 from streams.engine.merge import Merge
 from streams.engine.owned import Narrowing
@@ -214,3 +216,23 @@ def test_a_misspelt_crash_point_is_an_error() -> None:
     with pytest.raises(ValueError, match="stop"):
         CrashPoint.parse("after_commit:3:stop")
     CrashPoint.parse("").at("after_commit")
+
+
+class Connection:
+    """A client's connection, as far as it is closed."""
+
+    def __init__(self) -> None:
+        self.open = True
+
+    def close(self) -> None:
+        self.open = False
+
+
+def test_a_client_that_was_closed_opens_nothing_any_more() -> None:
+    there, late = Connection(), Connection()
+    client = SimpleNamespace(_conns={"a": there})
+    hang_up(client)
+    client._conns["b"] = late
+    assert not there.open
+    assert not late.open
+    assert client._conns["b"] is late
