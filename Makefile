@@ -10,7 +10,7 @@ demo: $(READY) ## run real payments, kill processes meanwhile, prove nothing was
 	@$(HEADRACE) demo
 
 test: $(READY) ## run every test, on a real Kafka and a real Postgres
-	@.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+	@.venv/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 up: $(READY) ## start the stack and leave it running
 	@$(HEADRACE) up

@@ -37,6 +37,20 @@ RUNS = ROOT / ".headrace" / "tests"
 CACHE = ROOT / ".headrace" / "cache"
 
 
+SLOWEST_FIRST = ("integration", "sim", "contract", "unit", "tidy")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the folders of slow tests first: what is left at the end is short, so that all workers
+    end at about the same time.
+    """
+
+    def place(item: pytest.Item) -> int:
+        return SLOWEST_FIRST.index(item.path.relative_to(ROOT / "tests").parts[0])
+
+    items.sort(key=place)
+
+
 class NewTopicMaker(Protocol):
     """Makes a topic with a unique name and returns the name."""
 
