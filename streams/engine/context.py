@@ -185,8 +185,10 @@ class Context:
         self._ahead = found
 
     def seal(self) -> None:
-        """Keep what the handler did since the last seal or drop."""
-        changes = self._effects.changes
+        """Keep what the handler did since the last seal or drop: all of it, or nothing when a value
+        cannot be kept.
+        """
+        changes: dict[bytes, bytes | None] = {}
         young = self._young
         for state_key, encode in self._dirty.items():
             value = young[state_key]
@@ -195,6 +197,7 @@ class Context:
             if value is not None and len(value) > VALUE_BYTES_MAX:
                 raise Poisoned(f"a state value of {len(value)} bytes")
             changes[state_key] = value
+        self._effects.changes |= changes
         self._dirty.clear()
         self._marks = {where: len(outs) for where, outs in self._effects.outputs.items()}
 

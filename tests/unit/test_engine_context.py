@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -212,6 +213,23 @@ def test_a_record_that_causes_too_large_a_value_is_poisoned() -> None:
     run = MemoryTask(task(handle=swell))
     feed(run, [b"10", b"2000000", b"11"])
     assert run.get(RAW, 1, b"big") == bytes(11)
+    assert len(run.outputs["in.dlq"]) == 1
+
+
+@pytest.mark.parametrize("bad", [["x" * 2_000_000], [7]])
+def test_a_value_that_cannot_be_kept_leaves_no_trace_of_its_record(bad: list[Any]) -> None:
+    def add(context: Context, records: Sequence[Record]) -> None:
+        for record in records:
+            context.put(SUMS, 1, b"k", (context.get(SUMS, 1, b"k") or 0) + 1)
+            context.emit("out", 0, b"k", record.value)
+            if record.value == b"bad":
+                context.put(LISTS, 1, b"k", bad)
+
+    run = MemoryTask(task(handle=add))
+    feed(run, [b"a", b"b", b"bad", b"c"])
+    assert run.get(SUMS, 1, b"k") == 3
+    assert run.get(LISTS, 1, b"k") is None
+    assert [value for _, _, value, _ in run.outputs["out"]] == [b"a", b"b", b"c"]
     assert len(run.outputs["in.dlq"]) == 1
 
 
