@@ -138,6 +138,33 @@ def test_values_used_of_late_are_not_read_again_and_no_more_of_them_are_kept_tha
     assert use(*range(100)) >= 90
 
 
+def test_a_value_that_is_over_is_not_kept_at_hand_and_no_older_one_is_seen() -> None:
+    cases: Collection[bytes] = Collection(4, "cases", carry=lambda case: case != b"over")
+    stored: dict[bytes, bytes | None] = {}
+    asked: list[bytes] = []
+
+    def store(state_key: bytes) -> bytes | None:
+        asked.append(state_key)
+        return stored.get(state_key)
+
+    def put(key: bytes, value: bytes) -> None:
+        context.put(cases, 1, key, value)
+        context.seal()
+        stored.update(context.take().changes)
+        context.committed()
+
+    context = Context(task(collections=(cases,)), 0, 4, store, cache_entries=2)
+    put(b"a", b"open")
+    assert context.get(cases, 1, b"a") == b"open"
+    assert not asked
+    put(b"b", b"open")  # and "a" is now one of those that were used before
+    put(b"a", b"over")
+    assert context.get(cases, 1, b"a") == b"over"
+    assert asked == [cases.prefixes[1] + b"a"]
+    assert context.get(cases, 1, b"b") == b"open"
+    assert len(asked) == 1
+
+
 def test_bytes_that_do_not_decode_are_dead_lettered() -> None:
     decoding = task(inputs=(Input("in", decode=lambda value: value.decode("ascii")),))
     run = MemoryTask(decoding)
