@@ -31,6 +31,7 @@ BATCHES: Final = (1, 10, 100, 1_000, 4_000)
 RATE_AIM: Final = 30_000
 BYTES_AIM: Final = 600
 FLAT_AIM: Final = 85
+AUDIT_AIM: Final = 100_000
 LOCKS_AIM: Final = 20
 
 
@@ -65,6 +66,9 @@ async def _measure(rig: Rig) -> None:
     shapes.append(replace(centre, mixed=True))
     found = [await ledger_legs.memory(rig, each, batch) for each in shapes]
     _show(report, "shape", found)
+    audited = await ledger_legs.audit(rig, centre)
+    _show(report, "audit", [audited])
+    report.at_least("audit, per core", audited["rows/s of CPU"], AUDIT_AIM, "rows/s")
     best = max(served, key=lambda row: row["applied/s"])
     report.headline = best["applied/s"]
     report.at_least(

@@ -7,9 +7,11 @@ import gc
 import os
 import sys
 import time
+from asyncio.subprocess import DEVNULL, PIPE
 from typing import Any, Final
 
 import asyncpg
+import orjson
 
 from deploy.local.child import Child, Command
 from deploy.local.home import PROJECT
@@ -80,6 +82,42 @@ async def processes(rig: Rig, shape: Shape, batch: int, count: int) -> dict[str,
                 child.stop()
         what = f"Kafka, {count} service process{'es' if count > 1 else ''}"
         return await _row(owner, what, shape, batch, measured)
+
+
+async def audit(rig: Rig, shape: Shape) -> dict[str, Any]:
+    """Measure `headrace ledger audit`, a process of its own, on a journal that opens its accounts
+    and to which nobody writes; raises BenchError when it finds anything.
+    """
+    load, feeds, count = Load(shape), Feeds(), 2 * rig.sizes.commands
+    async with ledger(rig, load, opened=False):
+        feeds.feed(load.openings())
+        async with Writers(rig.dsn("ledger_writer"), feeds, rig.sizes.batch).running() as writers:
+            await writers.reach(len(load.opened))
+            feeds.feed(load.commands(count))
+            await writers.reach(len(load.opened) + count)
+        told = await _audited(rig)
+    say(f"  audit: {told['rows_per_cpu_second']:,} rows/s of CPU")
+    row = {"rows": told["rows"], "rows/s": told["rows_per_second"], "wall s": told["seconds"]}
+    return {"what": "audit", **row, "rows/s of CPU": told["rows_per_cpu_second"]}
+
+
+async def _audited(rig: Rig) -> dict[str, Any]:
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "PYTHONPATH": str(PROJECT),
+        "HEADRACE_PARTITIONS": str(PARTITIONS),
+        "HEADRACE_LEDGER_READER_DSN": rig.dsn("ledger_reader"),
+    }
+    argv = (sys.executable, "-m", "ledger_writer.audit")
+    process = await asyncio.create_subprocess_exec(
+        *argv, env=environment, cwd=PROJECT, stdout=PIPE, stderr=DEVNULL
+    )
+    async with asyncio.timeout(WITHIN_S):
+        said, _ = await process.communicate()
+    if process.returncode:
+        raise BenchError(f"the audit ended with {process.returncode}: {said[:2_000].decode()}")
+    told: dict[str, Any] = orjson.loads(said)
+    return told
 
 
 async def curve(rig: Rig) -> list[dict[str, Any]]:

@@ -81,6 +81,13 @@ class Load:
         self._last: list[dict[str, Any] | None] = [None] * PARTITIONS
         self._held: list[dict[str, Any] | None] = [None] * PARTITIONS
 
+    def openings(self) -> Iterator[Keyed]:
+        """Make the commands that open the accounts: those with funds may go as far below zero."""
+        encode = encoder(COMMANDS)
+        for each in self.opened:
+            record = samples.open_account(each.account_id, min_balance_minor=-each.posted_minor)
+            yield each.home, each.account_id.encode(), encode(record)
+
     def commands(self, count: int) -> Iterator[Keyed]:
         """Make the next `count` commands, partition after partition in turn."""
         encode = encoder(COMMANDS)

@@ -97,14 +97,15 @@ def servers(settings: Settings, sizes: Sizes) -> Iterator[Rig]:
 
 
 @asynccontextmanager
-async def ledger(rig: Rig, load: Load) -> AsyncIterator[asyncpg.Connection]:
-    """Give the owner's connection to a new ledger database that has the load's accounts."""
+async def ledger(rig: Rig, load: Load, *, opened: bool = True) -> AsyncIterator[asyncpg.Connection]:
+    """Give the owner's connection to a new ledger database; `opened` with the load's accounts."""
     async with database(rig):
         await migrate(rig.dsn("ledger_owner"))
         owner = await asyncpg.connect(rig.dsn("ledger_owner"))
         try:
             await _check_durable(owner)
-            await _open_accounts(owner, load)
+            if opened:
+                await _open_accounts(owner, load)
             yield owner
         finally:
             await owner.close()

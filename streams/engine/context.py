@@ -79,7 +79,7 @@ class Context:
         self._old: dict[bytes, Any] = {}
         self._ahead: dict[bytes, bytes | None] = {}
         self._asked = [0] * 256
-        self._dirty: dict[bytes, Callable[[Any], bytes] | None] = {}
+        self._dirty: dict[bytes, Collection[Any] | None] = {}
         self._effects = Effects()
         self._marks: dict[tuple[str, int], int] = {}
 
@@ -100,12 +100,11 @@ class Context:
 
     def put(self, collection: Collection[T], slot: int, key: bytes, value: T) -> None:
         """Set the value; it becomes true with the batch."""
-        encode = collection.encode
-        if encode is None and len(value) > VALUE_BYTES_MAX:  # type: ignore[arg-type]
+        if collection.encode is None and len(value) > VALUE_BYTES_MAX:  # type: ignore[arg-type]
             raise Poisoned(f"{collection.name}: a value of more than {VALUE_BYTES_MAX} bytes")
         state_key = collection.prefixes[slot] + key
         self._young[state_key] = value
-        self._dirty[state_key] = encode
+        self._dirty[state_key] = collection
 
     def delete(self, collection: Collection[Any], slot: int, key: bytes) -> None:
         """Take the value away."""
@@ -185,16 +184,27 @@ class Context:
         self._ahead = found
 
     def seal(self) -> None:
-        """Keep what the handler did since the last seal or drop."""
-        changes = self._effects.changes
+        """Keep what the handler did since the last seal or drop: all of it, or nothing when a value
+        cannot be kept.
+        """
+        changes: dict[bytes, bytes | None] = {}
+        over = []
         young = self._young
-        for state_key, encode in self._dirty.items():
+        for state_key, collection in self._dirty.items():
             value = young[state_key]
-            if value is not None and encode is not None:
-                value = encode(value)
+            if value is not None and collection is not None:
+                if collection.carry is not None and not collection.carry(value):
+                    over.append(state_key)
+                if collection.encode is not None:
+                    value = collection.encode(value)
             if value is not None and len(value) > VALUE_BYTES_MAX:
                 raise Poisoned(f"a state value of {len(value)} bytes")
             changes[state_key] = value
+        self._effects.changes |= changes
+        for state_key in over:
+            # Hardly asked for again, and as many as there are records: others are kept at hand.
+            del young[state_key]
+            self._old.pop(state_key, None)
         self._dirty.clear()
         self._marks = {where: len(outs) for where, outs in self._effects.outputs.items()}
 

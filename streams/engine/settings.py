@@ -41,7 +41,7 @@ class EngineSettings:
     @property
     def heartbeat_ms(self) -> int:
         """How often a member shows itself to its group."""
-        return max(100, min(3_000, self.session_timeout_ms // 20))
+        return max(100, min(3_000, self.session_timeout_ms // 40))
 
     @property
     def broker_within_s(self) -> float:

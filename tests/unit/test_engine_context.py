@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -137,6 +138,33 @@ def test_values_used_of_late_are_not_read_again_and_no_more_of_them_are_kept_tha
     assert use(*range(100)) >= 90
 
 
+def test_a_value_that_is_over_is_not_kept_at_hand_and_no_older_one_is_seen() -> None:
+    cases: Collection[bytes] = Collection(4, "cases", carry=lambda case: case != b"over")
+    stored: dict[bytes, bytes | None] = {}
+    asked: list[bytes] = []
+
+    def store(state_key: bytes) -> bytes | None:
+        asked.append(state_key)
+        return stored.get(state_key)
+
+    def put(key: bytes, value: bytes) -> None:
+        context.put(cases, 1, key, value)
+        context.seal()
+        stored.update(context.take().changes)
+        context.committed()
+
+    context = Context(task(collections=(cases,)), 0, 4, store, cache_entries=2)
+    put(b"a", b"open")
+    assert context.get(cases, 1, b"a") == b"open"
+    assert not asked
+    put(b"b", b"open")  # and "a" is now one of those that were used before
+    put(b"a", b"over")
+    assert context.get(cases, 1, b"a") == b"over"
+    assert asked == [cases.prefixes[1] + b"a"]
+    assert context.get(cases, 1, b"b") == b"open"
+    assert len(asked) == 1
+
+
 def test_bytes_that_do_not_decode_are_dead_lettered() -> None:
     decoding = task(inputs=(Input("in", decode=lambda value: value.decode("ascii")),))
     run = MemoryTask(decoding)
@@ -212,6 +240,23 @@ def test_a_record_that_causes_too_large_a_value_is_poisoned() -> None:
     run = MemoryTask(task(handle=swell))
     feed(run, [b"10", b"2000000", b"11"])
     assert run.get(RAW, 1, b"big") == bytes(11)
+    assert len(run.outputs["in.dlq"]) == 1
+
+
+@pytest.mark.parametrize("bad", [["x" * 2_000_000], [7]])
+def test_a_value_that_cannot_be_kept_leaves_no_trace_of_its_record(bad: list[Any]) -> None:
+    def add(context: Context, records: Sequence[Record]) -> None:
+        for record in records:
+            context.put(SUMS, 1, b"k", (context.get(SUMS, 1, b"k") or 0) + 1)
+            context.emit("out", 0, b"k", record.value)
+            if record.value == b"bad":
+                context.put(LISTS, 1, b"k", bad)
+
+    run = MemoryTask(task(handle=add))
+    feed(run, [b"a", b"b", b"bad", b"c"])
+    assert run.get(SUMS, 1, b"k") == 3
+    assert run.get(LISTS, 1, b"k") is None
+    assert [value for _, _, value, _ in run.outputs["out"]] == [b"a", b"b", b"c"]
     assert len(run.outputs["in.dlq"]) == 1
 
 
