@@ -108,6 +108,26 @@ class Outbox:
 
         await self._asked(abort_everywhere(), self._settings.transaction_within_s)
 
+    async def complete(self, topics: Sequence[str], own: Sequence[Where]) -> None:
+        """Write a commit marker wherever this id may ever have written, and nothing else.
+
+        For a transaction that was decided, of which state and group were not both told: a broker
+        that stops, or starts after a crash, may skip markers (see `settle`). Whoever was told has
+        shown that it was committed, and nothing of a later one can be open, since it would have
+        begun after all were told.
+        """
+
+        async def commit_everywhere() -> None:
+            where = list(own)
+            for topic in topics:
+                where += [(topic, each) for each in await self._producer.partitions_for(topic)]
+            await self._know(own)
+            await self._begin()
+            await self._transaction.announce(where, offsets=True)
+            await self._transaction.commit()
+
+        await self._asked(commit_everywhere(), self._settings.transaction_within_s)
+
     async def transact(self, parcel: Parcel) -> tuple[int, Stages]:
         """Commit a parcel, all or nothing; returns the changelog's next offset.
 

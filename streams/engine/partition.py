@@ -30,12 +30,13 @@ from streams.engine.metrics import PartitionMetrics
 from streams.engine.outbox import Outbox
 from streams.engine.owned import Narrowing, Owned
 from streams.engine.pace import Pace
-from streams.engine.position import Heard, Position, agreed
+from streams.engine.position import Disagreement, Heard, Position, agreed
 from streams.engine.readiness import Readiness
 from streams.engine.restore import Source, restore
 from streams.engine.settings import EngineSettings
 from streams.engine.store import Disk, Store
 from streams.engine.task import Task
+from streams.engine.transaction import Where
 
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MAX_S: Final = 5.0
@@ -144,7 +145,7 @@ class Partition:
             self._shared.crash.at("after_fence")
             await self._restore(store)
             self._shared.crash.at("after_restore")
-            position = await self._agreed_position(store)
+            position = await self._come_to_agree(outbox, store)
             await self._settle(outbox, position)
             owned = self._take(outbox, store, position)
             closing.callback(self._give)
@@ -219,6 +220,19 @@ class Partition:
             seconds=round(done.seconds, 3),
         )
 
+    async def _come_to_agree(self, outbox: Outbox, store: Store) -> Position:
+        """Return where to read on, if need be after a transaction was completed of which the broker
+        has told only the state or only the group.
+        """
+        try:
+            return await self._agreed_position(store)
+        except Disagreement as error:
+            self._log.warning("transaction_completed", detail=str(error))
+        await outbox.complete(self._task.outputs, self._own_topics())
+        await self._settle(outbox, store.position() or Position({}))  # returns once it is told
+        await self._restore(store)
+        return await self._agreed_position(store)
+
     async def _agreed_position(self, store: Store) -> Position:
         """Return where to read on; Corrupt when state and group disagree on what was applied."""
         consumer = self._group.consumer
@@ -235,9 +249,12 @@ class Partition:
         return agreed(self._task.name, self._number, kept, heard)
 
     async def _settle(self, outbox: Outbox, position: Position) -> None:
+        at = {tp: position.offsets.get(tp.topic, 0) for tp in self._tps}
+        await outbox.settle(self._task.outputs, self._own_topics(), at)
+
+    def _own_topics(self) -> list[Where]:
+        """Name what is written in this partition alone."""
         topics = [self._task.changelog, *self._task.dead_letter_topics]
         if self._task.timers:
             topics.append(self._task.timers_topic)
-        own = [(topic, self._number) for topic in topics]
-        at = {tp: position.offsets[tp.topic] for tp in self._tps}
-        await outbox.settle(self._task.outputs, own, at)
+        return [(topic, self._number) for topic in topics]

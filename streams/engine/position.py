@@ -2,7 +2,8 @@
 
 Pure. The offsets applied and the log time are kept with the state, in the store and in the
 changelog, by the same transaction that commits the group's offsets. So the two can differ only
-when somebody changed one of them from outside, and then going on would lose or double records.
+while a broker has not told both of a transaction's end, or when somebody changed one of them from
+outside, and then going on would lose or double records.
 """
 
 from __future__ import annotations
@@ -31,8 +32,13 @@ class Heard:
     committed: int | None
 
 
+class Disagreement(Corrupt):
+    """State and group have been told of different transactions."""
+
+
 def agreed(group: str, partition: int, kept: Position, heard: Mapping[str, Heard]) -> Position:
-    """Return where to read on; Corrupt when state and group disagree, or records have gone unread.
+    """Return where to read on; Disagreement when state and group differ, Corrupt when records have
+    gone unread.
 
     A group that has forgotten its offsets (they expire) is no disagreement: the state knows them.
     """
@@ -40,7 +46,7 @@ def agreed(group: str, partition: int, kept: Position, heard: Mapping[str, Heard
     for topic, said in heard.items():
         ours = kept.offsets.get(topic)
         if said.committed is not None and said.committed != ours:
-            raise Corrupt(
+            raise Disagreement(
                 f"task {group}: the state has applied {topic}[{partition}] up to {ours}, the group"
                 f" {group} has committed {said.committed}: the changelog or the group's offsets"
                 " were changed from outside; restore the one that was"
