@@ -102,12 +102,7 @@ async def audit(rig: Rig, shape: Shape) -> dict[str, Any]:
 
 
 async def _audited(rig: Rig) -> dict[str, Any]:
-    environment = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "PYTHONPATH": str(PROJECT),
-        "HEADRACE_PARTITIONS": str(PARTITIONS),
-        "HEADRACE_LEDGER_READER_DSN": rig.dsn("ledger_reader"),
-    }
+    environment = _environment({"HEADRACE_LEDGER_READER_DSN": rig.dsn("ledger_reader")})
     argv = (sys.executable, "-m", "ledger_writer.audit")
     process = await asyncio.create_subprocess_exec(
         *argv, env=environment, cwd=PROJECT, stdout=PIPE, stderr=DEVNULL
@@ -162,10 +157,7 @@ async def _row(
 
 def _process(rig: Rig, batch: int, number: int) -> Child:
     variables = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "PYTHONPATH": str(PROJECT),
         "HEADRACE_KAFKA": rig.broker.bootstrap,
-        "HEADRACE_PARTITIONS": str(PARTITIONS),
         "HEADRACE_LEDGER_DSN": rig.dsn("ledger_writer"),
         "HEADRACE_WORKER": f"bench-{number}",
         "HEADRACE_BATCH_MAX": str(min(batch, BATCH_MAX_OF_SERVICE)),
@@ -177,11 +169,17 @@ def _process(rig: Rig, batch: int, number: int) -> Child:
             name=name,
             argv=(sys.executable, "-m", "ledger_writer"),
             log=rig.folder / "logs" / f"{name}.log",
-            env=variables,
+            env=_environment(variables),
             cwd=PROJECT,
             stop_within_s=20.0,
         )
     )
+
+
+def _environment(variables: dict[str, str]) -> dict[str, str]:
+    """Return a process's environment: these, and nothing of ours but the paths."""
+    common = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(PROJECT)}
+    return common | {"HEADRACE_PARTITIONS": str(PARTITIONS)} | variables
 
 
 async def _watched(owner: asyncpg.Connection, children: list[Child], commands: int) -> Measured:

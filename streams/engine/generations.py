@@ -74,8 +74,6 @@ def find(
     value = context.get(collection, slot, current)
     if value is not None:
         return value, current
-    if len(ends) == 1:
-        return None, current
     for end in ends[-2::-1]:
         name = end.to_bytes(_END, "big") + key
         value = context.get(collection, slot, name)

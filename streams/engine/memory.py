@@ -102,7 +102,7 @@ class MemoryTask:
                 self.state.pop(key, None)
             else:
                 self.state[key] = value
-                if key[2] == keys.DROPPED_ID and key[0] != keys.NO_SLOT:
+                if key[keys.COLLECTION_AT] == keys.DROPPED_ID and key[0] != keys.NO_SLOT:
                     begin, end = keys.dropped_range(key, value)
                     for gone in [each for each in self.state if begin <= each < end]:
                         del self.state[gone]

@@ -95,16 +95,11 @@ class Outbox:
         """
 
         async def abort_everywhere() -> None:
-            producer = self._producer
             await self._begin()
-            for topic in topics:
-                for partition in await producer.partitions_for(topic):
-                    self._add(TopicPartition(topic, partition))
-            for topic, partition in own:
-                await producer.partitions_for(topic)
-                self._add(TopicPartition(topic, partition))
-            await producer.send_offsets_to_transaction(dict(at), self._group)
-            await producer.abort_transaction()
+            for where in await self._everywhere(topics, own):
+                self._add(TopicPartition(*where))
+            await self._producer.send_offsets_to_transaction(dict(at), self._group)
+            await self._producer.abort_transaction()
 
         await self._asked(abort_everywhere(), self._settings.transaction_within_s)
 
@@ -118,11 +113,8 @@ class Outbox:
         """
 
         async def commit_everywhere() -> None:
-            where = list(own)
-            for topic in topics:
-                where += [(topic, each) for each in await self._producer.partitions_for(topic)]
-            await self._know(own)
             await self._begin()
+            where = await self._everywhere(topics, own)
             await self._transaction.announce(where, offsets=True)
             await self._transaction.commit()
 
@@ -150,16 +142,14 @@ class Outbox:
     async def close(self) -> None:
         """Give the producer up; leaves an open transaction to the next owner."""
         producer = self._producer
-        if not self._lost.done() and await ended(producer.stop(), CLOSE_WITHIN_S):
-            hang_up(producer.client)
-            return
-        # A stop waits for batches that can't be delivered any more: take the parts down by hand.
-        producer._closed = True  # noqa: SLF001
-        producer._message_accumulator.fail_all(errors.ProducerClosed())  # noqa: SLF001
-        sender = producer._sender.sender_task  # noqa: SLF001
-        if sender is not None:
-            leave(sender)
-        await ended(producer.client.close(), CLOSE_WITHIN_S)
+        if self._lost.done() or not await ended(producer.stop(), CLOSE_WITHIN_S):
+            # It waits for batches that can't be delivered any more: take the parts down by hand.
+            producer._closed = True  # noqa: SLF001
+            producer._message_accumulator.fail_all(errors.ProducerClosed())  # noqa: SLF001
+            sender = producer._sender.sender_task  # noqa: SLF001
+            if sender is not None:
+                leave(sender)
+            await ended(producer.client.close(), CLOSE_WITHIN_S)
         hang_up(producer.client)
 
     async def _transact(self, parcel: Parcel) -> tuple[int, Stages]:
@@ -178,6 +168,15 @@ class Outbox:
         await transaction.commit()
         stages.commit_s = time.perf_counter() - began - stages.send_s
         return last[parcel.changelog] + batches[parcel.changelog][-1].records, stages
+
+    async def _everywhere(self, topics: Sequence[str], own: Sequence[Where]) -> list[Where]:
+        """Return all partitions of some topics and these, whose leaders the client knows then."""
+        where = list(own)
+        for topic, _ in own:
+            await self._producer.partitions_for(topic)
+        for topic in topics:
+            where += [(topic, each) for each in await self._producer.partitions_for(topic)]
+        return where
 
     async def _know(self, where: Iterable[Where]) -> None:
         """See that the client knows who leads these partitions."""

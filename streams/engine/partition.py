@@ -54,6 +54,18 @@ class Shared:
     readiness: Readiness
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    @classmethod
+    def of(cls, settings: EngineSettings, crash: CrashPoint | None = None) -> Shared:
+        """Make what a process with these settings has; `crash` instead of the one they name."""
+        return cls(
+            settings=settings,
+            disk=Disk(settings.state_dir, settings.limits),
+            pace=Pace(settings.commit_interval_ms / 1000),
+            machine=Machine(),
+            crash=crash or CrashPoint.parse(settings.crash_point),
+            readiness=Readiness(),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Group:

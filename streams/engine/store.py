@@ -23,6 +23,7 @@ import structlog
 
 from schemas.errors import Unavailable
 from streams.engine import keys
+from streams.engine.keys import COLLECTION_AT
 from streams.engine.position import Position, decode_position
 
 MEBIBYTE: Final = 1024 * 1024
@@ -262,10 +263,11 @@ def _batch(changes: Iterable[tuple[bytes, bytes | None]]) -> Any:
             delete(key)
         else:
             put(key, value)
-            if key[2] >= engine_from and key[0] != keys.NO_SLOT:
-                if key[2] == keys.TIMERS_ID:
+            collection = key[COLLECTION_AT]
+            if collection >= engine_from and key[0] != keys.NO_SLOT:
+                if collection == keys.TIMERS_ID:
                     put(keys.due_entry(key, value), b"")
-                elif key[2] == keys.DROPPED_ID:
+                elif collection == keys.DROPPED_ID:
                     batch.delete_range(*keys.dropped_range(key, value))
     return batch
 

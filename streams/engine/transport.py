@@ -15,14 +15,9 @@ from faust.app.base import BootStrategy
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 
-from streams.engine.crash import CrashPoint
 from streams.engine.delivery import Delivery
-from streams.engine.machine import Machine
-from streams.engine.pace import Pace
 from streams.engine.partition import Shared
-from streams.engine.readiness import Readiness
 from streams.engine.settings import EngineSettings
-from streams.engine.store import Disk
 from streams.engine.task import Task
 
 SCHEME = "headrace"
@@ -33,16 +28,8 @@ class Transport(driver.Transport):  # type: ignore[misc]
 
     def create_deliveries(self, app: App) -> list[Delivery]:
         """Return one service per task."""
-        engine, readiness = app.engine, Readiness()
-        readiness.expect(task.name for task in app.tasks)
-        shared = Shared(
-            settings=engine,
-            disk=Disk(engine.state_dir, engine.limits),
-            pace=Pace(engine.commit_interval_ms / 1000),
-            machine=Machine(),
-            crash=CrashPoint.parse(engine.crash_point),
-            readiness=readiness,
-        )
+        shared = Shared.of(app.engine)
+        shared.readiness.expect(task.name for task in app.tasks)
         return [Delivery(task, shared, beacon=app.beacon, loop=app.loop) for task in app.tasks]
 
 

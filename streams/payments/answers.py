@@ -180,11 +180,11 @@ def _transit(
 ) -> None:
     """Move the saga, its amounts and its timer, and emit what the table says."""
     transition = saga.step(of.state, trigger)
-    before, of.state = of.state, transition.to
+    before, after = of.state, transition.to
+    of.state = after
     _count(of, answer)
     if answer["entries"]:
         of.shares = records.shares_of(answer["entries"])
-    after = transition.to
     if before is not after and (before is _AUTHORIZED or after is _AUTHORIZED):
         if before is _AUTHORIZED:
             outlet.context.cancel_timer(outlet.slot, _timer(of))

@@ -60,7 +60,6 @@ class Outlet:
     def forward(self, answer: dict[str, Any]) -> None:
         """Send the ledger's answer on to the partition of the saga that asked, keyed by its id."""
         saga_id = answer["saga_id"]
-        slot = ids.slot_of(saga_id)
         request = {
             "type": "saga.answered",
             "request_id": answer["event_id"],
@@ -69,7 +68,7 @@ class Outlet:
             "idempotency_key": "",
             "identity": answer["identity"],
             "body_hash": answer["body_hash"],
-            "slot": slot,
+            "slot": self.slot,
             "home_account": saga_id,
             "received_at_us": answer["booked_at_us"],
             "amount_minor": answer["amount_minor"],
@@ -83,7 +82,7 @@ class Outlet:
             "answer_entries": answer["entries"],
             "answer_leg_indexes": answer["leg_indexes"],
         }
-        self._emit(REQUESTS, slot, saga_id, _encode_request(request))
+        self._emit(REQUESTS, self.slot, saga_id, _encode_request(request))
 
     def reply(self, of: Saga, to: Waiter, extra: dict[str, Any]) -> None:
         """Answer a request that waits for a saga."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Final, Literal
 
@@ -49,14 +50,12 @@ class RuleSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
     @cached_property
     def count_least(self) -> int:
         """The lowest limit of any rule on how many payments there are; `_SUM_MAX` without one."""
-        limits = (rule.count_max for rule in self.rules)
-        return min((each for each in limits if each is not None), default=_SUM_MAX)
+        return _least(rule.count_max for rule in self.rules)
 
     @cached_property
     def sum_least(self) -> int:
         """The lowest limit of any rule on their sum in minor units; `_SUM_MAX` without one."""
-        limits = (rule.sum_minor_max for rule in self.rules)
-        return min((each for each in limits if each is not None), default=_SUM_MAX)
+        return _least(rule.sum_minor_max for rule in self.rules)
 
 
 class Buckets(msgspec.Struct, gc=False):
@@ -114,8 +113,6 @@ def check(
 ) -> Verdict:
     """Judge a payment of `amount_minor` at `at_us` as if it were counted already."""
     suspects = rules.rules if profile.buckets else _suspects(profile, rules, amount_minor)
-    if not suspects:
-        return PASSED
     broken = [
         rule
         for rule in suspects
@@ -185,6 +182,10 @@ def decode(data: bytes) -> Profile:
 
 _Kind = Literal["q", "I"]
 _SUM_MAX: Final = 2**63 - 1
+
+
+def _least(limits: Iterable[int | None]) -> int:
+    return min((each for each in limits if each is not None), default=_SUM_MAX)
 
 
 def _suspects(profile: Profile, rules: RuleSet, amount_minor: int) -> tuple[Rule, ...]:

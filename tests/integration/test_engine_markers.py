@@ -19,13 +19,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from deploy.local.kafka import Kafka
 from schemas.errors import Unavailable
 from streams.engine import EngineSettings
-from streams.engine.crash import CrashPoint
 from streams.engine.delivery import Delivery
-from streams.engine.machine import Machine
-from streams.engine.pace import Pace
 from streams.engine.partition import Partition, Shared
-from streams.engine.readiness import Readiness
-from streams.engine.store import Disk
 from streams.engine.transaction import Transaction, Where
 from tests.integration.engine_drill import drained, rows
 from tests.integration.engine_rig import Rig
@@ -73,7 +68,10 @@ async def test_a_transaction_of_which_a_part_was_not_told_is_completed(
         asked.append(self)
         return await agree(self, store)
 
-    worker = Delivery(rig.task, shared(unchecked, rig))
+    settings = EngineSettings(
+        kafka=unchecked, worker="w0", state_dir=rig.state_dir(), commit_interval_ms=20
+    )
+    worker = Delivery(rig.task, Shared.of(settings))
     await worker.start()
     await asyncio.to_thread(rig.produce, f"{rig.name}.a", rows(1, 40))
     await asyncio.to_thread(drained, rig)
@@ -86,21 +84,3 @@ async def test_a_transaction_of_which_a_part_was_not_told_is_completed(
     first, again = asked
     assert first is again, "the partition that was lost disagreed, and then agreed"
     assert rig.differences() == []
-
-
-def shared(bootstrap: str, rig: Rig) -> Shared:
-    settings = EngineSettings(
-        kafka=bootstrap,
-        worker="w0",
-        state_dir=rig.state_dir(),
-        session_timeout_ms=10_000,
-        commit_interval_ms=20,
-    )
-    return Shared(
-        settings=settings,
-        disk=Disk(settings.state_dir, settings.limits),
-        pace=Pace(0.02),
-        machine=Machine(),
-        crash=CrashPoint(),
-        readiness=Readiness(),
-    )

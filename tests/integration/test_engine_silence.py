@@ -23,11 +23,7 @@ from schemas.errors import Unavailable
 from streams.engine import EngineSettings
 from streams.engine.crash import CrashPoint
 from streams.engine.delivery import Delivery
-from streams.engine.machine import Machine
-from streams.engine.pace import Pace
 from streams.engine.partition import Shared
-from streams.engine.readiness import Readiness
-from streams.engine.store import Disk
 from tests.integration.engine_drill import drained, rows
 from tests.integration.engine_rig import PARTITIONS, START_S, Rig
 
@@ -81,15 +77,7 @@ def delivery(rig: Rig, silence: CrashPoint) -> Delivery:
         session_timeout_ms=20_000,
         commit_interval_ms=20,
     )
-    shared = Shared(
-        settings=settings,
-        disk=Disk(settings.state_dir, settings.limits),
-        pace=Pace(0.02),
-        machine=Machine(),
-        crash=silence,
-        readiness=Readiness(),
-    )
-    return Delivery(rig.task, shared)
+    return Delivery(rig.task, Shared.of(settings, silence))
 
 
 async def test_a_broker_silent_at_any_step_is_an_interruption_and_nothing_is_lost(
