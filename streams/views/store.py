@@ -27,6 +27,10 @@ LOCK_S: Final = 5.0
 IDLE_S: Final = 2.0
 """An owner that is paused in mid-transaction holds its partitions' rows: Postgres ends it after
 this time, before the claim of the next owner gives up waiting for them."""
+TRANSACTION_S: Final = 20.0
+"""The same for an owner that is paused in mid-statement (parsed and not yet run, as the driver does
+at first use), for which no other limit of Postgres counts. Postgres before 17 knows no such."""
+_TRANSACTION_TIMEOUT_SINCE: Final = 17
 
 _AWAY: Final = (
     asyncpg.PostgresError,
@@ -75,6 +79,9 @@ class Store:
                     "idle_in_transaction_session_timeout": str(int(IDLE_S * 1000)),
                 },
             )
+            if connection.get_server_version().major >= _TRANSACTION_TIMEOUT_SINCE:
+                bound_ms = int(TRANSACTION_S * 1000)
+                await connection.execute(f"set transaction_timeout to {bound_ms}")
             missing = {number for number, _ in migrations()} - await applied(connection)
         except _AWAY as error:
             raise Unavailable(f"the views database: {error!r}") from error
