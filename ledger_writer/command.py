@@ -44,6 +44,9 @@ FLAGS: Final = frozenset({FREEZE, UNFREEZE, CLOSE})
 STEPS: Final = {POST: "post", REJECT: "reject", PLACE: "place", OPEN: "open"}
 """Commands that begin a saga, and the step that each is: a row thus tells whether it began one."""
 
+STEPPED: Final = ("prepare-", "commit-", "abort-")
+"""What the steps of STEPPING commands begin with, and of no others."""
+
 _BEGINNINGS: Final = frozenset(STEPS.values())
 _DIGEST_BYTES: Final = 32
 _INT32_MAX: Final = 2**31 - 1
@@ -57,6 +60,7 @@ def read_command(record: dict[str, Any], offset: int, timestamp_ms: int) -> Comm
     if kind in LINKED:
         legs = _legs(record["legs"])
         if kind != POST:
+            reversal = _part(record)
             _check_linked(record)
     elif kind == OPEN:
         draft = _draft(record)
@@ -118,7 +122,7 @@ def _check_linked(record: dict[str, Any]) -> None:
     saga_id, kind = record["saga_id"], record["type"]
     if not is_payment_id(saga_id) and not is_transfer_id(saga_id):
         raise Poisoned(f"a {kind} must be of a payment or a transfer")
-    if saga_id[-IDENTITY_LENGTH:] != record["identity"]:
+    if not record["original_id"] and saga_id[-IDENTITY_LENGTH:] != record["identity"]:
         raise Poisoned(f"a {kind} has the identity of its saga")
     if kind == ABORT and not record["reason"]:
         raise Poisoned(f"a {ABORT} must say its reason")
@@ -171,6 +175,18 @@ def _reversal(record: dict[str, Any]) -> ReversalAsk:
     return ReversalAsk(original_id, leg, _amount(record))
 
 
+def _part(record: dict[str, Any]) -> ReversalAsk | None:
+    """Return which legs of which original one home's part of a reversal pays back."""
+    original_id, legs = record["original_id"], tuple(record["original_legs"])
+    if not original_id:
+        return None
+    if len(legs) != len(record["legs"]) or len({*legs}) != len(legs):
+        raise Poisoned("original_legs must name a leg of the original for each of legs, each once")
+    if not all(0 <= leg < LEGS_MAX for leg in legs):
+        raise Poisoned(f"original_legs are not in 0..{LEGS_MAX - 1}")
+    return ReversalAsk(original_id, None, None, legs)
+
+
 def _flags(record: dict[str, Any]) -> FlagsAsk:
     account_id, debits, credits_ = record["account_id"], record["debits"], record["credits"]
     if not account_id or not is_account_id(account_id):
@@ -197,7 +213,8 @@ def _check_routing(record: dict[str, Any]) -> None:
         raise Poisoned(f"attempt {attempt} is below 1")
     kind, step = record["type"], record["step"]
     expected = STEPS.get(kind)
-    if step != expected if expected else step in _BEGINNINGS:
+    wrong = step != expected if expected else step in _BEGINNINGS
+    if wrong or step.startswith(STEPPED) != (kind in STEPPING):
         raise Poisoned(f"{step[:64]!r} is not a step of a {kind}")
 
 

@@ -8,6 +8,7 @@ It must never read anything but its arguments.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -35,7 +36,7 @@ from ledger_writer.outcome import Outcome, Refusal
 from schemas.ids import partition_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 
 def decide(view: View, commands: Sequence[Command]) -> Decision:
@@ -77,12 +78,20 @@ def reject(books: LinkedBooks, command: Command) -> Outcome:
     return Outcome(TRANSFER_REJECTED, command.reason)
 
 
-DECIDERS: Final[dict[str, Callable[[LinkedBooks, Command], Outcome]]] = {
+Decider = Callable[[LinkedBooks, Command], Outcome]
+
+
+def _of_either(transfer: Decider, reversed_: Decider) -> Decider:
+    """Return who decides on a part of a transfer, or of a reversal, that several must agree on."""
+    return lambda books, command: (reversed_ if command.reversal else transfer)(books, command)
+
+
+DECIDERS: Final[dict[str, Decider]] = {
     commands_.POST: post,
     commands_.REJECT: reject,
-    commands_.PREPARE: linked.prepare,
-    commands_.COMMIT: linked.commit,
-    commands_.ABORT: linked.abort,
+    commands_.PREPARE: _of_either(linked.prepare, reversal.prepare),
+    commands_.COMMIT: _of_either(linked.commit, reversal.commit),
+    commands_.ABORT: _of_either(linked.abort, reversal.abort),
     commands_.REVERSE: reversal.reverse,
     commands_.PLACE: holds.place,
     commands_.CAPTURE: holds.capture,
@@ -157,7 +166,7 @@ class _Work:
             outcome.reason,
             outcome.failed_leg,
             told,
-            None if told is not None else _extra(command, outcome.facts),
+            None if told is not None else _extra(command, outcome),
             outcome.entries,
             b"",
         )
@@ -180,13 +189,13 @@ def _refused(command: Command, reason: str) -> Outcome:
     return Outcome(_REFUSALS[command.type.partition(".")[0]], reason)
 
 
-def _extra(command: Command, facts: dict[str, object] | None) -> str | None:
+def _extra(command: Command, outcome: Outcome) -> str | None:
     """Return what few rows have as canonical JSON, or None when this one has nothing of it."""
-    plain = command.type == commands_.POST and not command.dry_run and facts is None
+    plain = command.type == commands_.POST and not command.dry_run and outcome.linked is None
     if plain and command.reference is None and not command.metadata:
         return None
     extra: dict[str, object] = {}
-    told = facts or {}
+    told = outcome.facts or {}
     if command.reference is not None:
         extra["reference"] = command.reference
     if command.metadata:
@@ -200,8 +209,8 @@ def _extra(command: Command, facts: dict[str, object] | None) -> str | None:
         extra["reversal"] = {"original_id": asked.original_id, "leg": asked.leg, **told}
     if command.flags is not None:
         extra["account"] = {"account_id": command.flags.account_id, **told}
-    if command.type in commands_.LINKED and facts is not None:
-        extra["linked"] = facts
+    if outcome.linked is not None:
+        extra["linked"] = outcome.linked
     if command.dry_run:
         extra["dry_run"] = True
     if not extra:

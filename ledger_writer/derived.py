@@ -52,7 +52,10 @@ class Derived:
             elif row.type == model.REVERSED:
                 yield from self._take_reversal(row, _told(row, "reversal"))
             elif row.type in _LINKING:
-                yield from self.links.take(row, _told(row, "linked"))
+                reversal = _told(row, "reversal")
+                yield from self.links.take(row, _told(row, "linked"), of_reversal=bool(reversal))
+                if reversal and row.type != model.COMMITTED:
+                    yield from self._take_part(row, reversal)
             elif row.type in _FLAGGING:
                 yield from self._take_flags(row, _told(row, "account"), accounts)
         except (KeyError, TypeError, ValueError) as error:
@@ -111,11 +114,22 @@ class Derived:
     def _take_reversal(self, row: Row, told: dict[str, Any]) -> Iterator[str]:
         if [amount for _, amount in told["legs"]] != [e.amount_minor for e in row.entries[1::2]]:
             yield "a reversal moves other amounts than it says"
+        yield from self._count(row, told, 1)
+
+    def _take_part(self, row: Row, told: dict[str, Any]) -> Iterator[str]:
+        """Count what one of several homes has prepared to pay back, until it is aborted."""
+        if [abs(amount) for _, amount in told["legs"]] != [
+            abs(change) for change in held_changes(row).values()
+        ]:
+            yield "a reversal holds, or gives up, other amounts than it says"
+        yield from self._count(row, told, 1 if row.type == model.PREPARED else -1)
+
+    def _count(self, row: Row, told: dict[str, Any], sign: int) -> Iterator[str]:
         for leg, amount_minor in told["legs"]:
             place = told["partition"], told["position"], leg
             if self.payers.setdefault(place, row.partition) != row.partition:
                 yield f"{place} was paid back by partition {self.payers[place]} before"
-            self.reversed_minor[place] += amount_minor
+            self.reversed_minor[place] += sign * amount_minor
 
     def _take_flags(
         self, row: Row, told: dict[str, Any], accounts: MutableMapping[int, Account]

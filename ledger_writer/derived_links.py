@@ -28,17 +28,18 @@ class DerivedLinks:
         self._partial = partial
         self.known: dict[LinkKey, Link] = {}
 
-    def take(self, row: Row, told: dict[str, Any]) -> Iterator[str]:
+    def take(self, row: Row, told: dict[str, Any], *, of_reversal: bool) -> Iterator[str]:
         """Add a row that prepares, commits or aborts; its entries were checked before."""
+        agreed_on = f"{row.saga_id}/{row.identity}" if of_reversal else row.saga_id
         held, reserved = told["held"], told["reserved"]
         sides = 2 if row.type == model.COMMITTED else 1
         if len(row.entries) != sides * len(held):
             yield f"{len(held)} links and {len(row.entries)} entries"
         elif row.type == model.PREPARED:
-            yield from self._take_prepared(row, told)
+            yield from self._take_prepared(row, told, agreed_on)
         else:
-            yield from self._take_end(row, held, operations.DEBIT)
-            yield from self._take_end(row, reserved, operations.CREDIT)
+            yield from self._take_end(row, held, (agreed_on, operations.DEBIT))
+            yield from self._take_end(row, reserved, (agreed_on, operations.CREDIT))
             for (index, amount_minor), debit in zip(held, row.entries[::sides], strict=True):
                 if sides == 2 and debit.amount_minor != -amount_minor:
                     yield f"leg {index} moves {debit.amount_minor}, not {amount_minor}"
@@ -70,10 +71,10 @@ class DerivedLinks:
             if stored != derived and where is not None:
                 yield where.partition, f"the link {key} is {stored}, its rows say {derived}"
             if derived is not None:
-                ends[derived.link_id.partition("/")[0]].add(derived.state)
-        for saga_id, states in ends.items():
+                ends[derived.link_id.rpartition("/")[0]].add(derived.state)
+        for agreed_on, states in ends.items():
             if {operations.COMMITTED, operations.ABORTED} <= states:
-                yield 0, f"{saga_id} was committed in one partition and aborted in another"
+                yield 0, f"{agreed_on} was committed in one partition and aborted in another"
         yield from self._over_cap(accounts, posted)
 
     def _over_cap(
@@ -96,7 +97,7 @@ class DerivedLinks:
         debit = self.known.get((link.link_id, operations.DEBIT))
         return debit is not None and debit.partition == link.partition
 
-    def _take_prepared(self, row: Row, told: dict[str, Any]) -> Iterator[str]:
+    def _take_prepared(self, row: Row, told: dict[str, Any], agreed_on: str) -> Iterator[str]:
         asked = [
             (index, operations.DEBIT, entry.account_id, destination, entry.currency, amount_minor)
             for (index, amount_minor, destination), entry in zip(
@@ -108,7 +109,7 @@ class DerivedLinks:
             for index, amount_minor, source, destination, currency in told["reserved"]
         ]
         for index, kind, source, destination, currency, amount_minor in asked:
-            key = f"{row.saga_id}/{index}", kind
+            key = f"{agreed_on}/{index}", kind
             if key in self.known:
                 yield f"the link {key} is made twice"
             self.known[key] = Link(
@@ -122,9 +123,10 @@ class DerivedLinks:
                 stored=True,
             )
 
-    def _take_end(self, row: Row, ended: list[list[int]], kind: str) -> Iterator[str]:
+    def _take_end(self, row: Row, ended: list[list[int]], of: tuple[str, str]) -> Iterator[str]:
+        agreed_on, kind = of
         for index, amount_minor in ended:
-            key = f"{row.saga_id}/{index}", kind
+            key = f"{agreed_on}/{index}", kind
             link = self.known.get(key)
             known = link is not None and (link.partition, link.state, link.amount_minor) == (
                 row.partition,

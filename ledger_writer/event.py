@@ -29,8 +29,8 @@ DETAILS: Final[dict[str, str]] = {
     "amount_exceeds_original": "Less than that is left to pay back.",
     "balance_limit_exceeded": "The credited account may not hold that much.",
     "credit_needs_home": (
-        "The credited account has a cap, which only its home can check. A transfer can: make one"
-        " instead."
+        "The credited account has a cap, which only its home can check, so nothing can be held for"
+        " it from here. A transfer can be made instead."
     ),
     "currency_mismatch": "An account of this leg has another currency.",
     "currency_unknown": "The currency is not an active ISO 4217 code.",
@@ -52,6 +52,7 @@ DETAILS: Final[dict[str, str]] = {
 }
 """What people read beside a reason; a reason that came with the command has no detail."""
 
+_LEG: Final = ("source", "destination", "amount_minor", "currency")
 _NOTHING: Final[dict[str, Any]] = {
     "account_id": None,
     "currency": None,
@@ -75,6 +76,8 @@ _NOTHING: Final[dict[str, Any]] = {
     "parts": [],
     "leg_indexes": [],
     "legs_total": None,
+    "legs": [],
+    "original_legs": [],
 }
 
 
@@ -148,6 +151,8 @@ def _rarities(extra: dict[str, Any]) -> dict[str, Any]:
         "parts": linked.get("parts", []),
         "leg_indexes": [leg[0] for leg in linked.get("held", ())],
         "legs_total": linked.get("legs"),
+        "legs": [dict(zip(_LEG, leg[1:], strict=True)) for leg in linked.get("back", ())],
+        "original_legs": [leg[0] for leg in linked.get("back", ())],
     }
     if "reason" in linked:
         reason = linked["reason"]

@@ -26,7 +26,7 @@ cdef object decode = decoder(event.COMMANDS)
 cdef bytes COMMAND_FRAME = b"\0" + schema_id(event.COMMANDS).to_bytes(4, "big")
 cdef bytes TYPE = POST.encode()
 cdef bytes STEP = STEPS[POST].encode()
-cdef bytes NOTHING_MORE = bytes(19)  # the fields after effective_at_us: null, false or empty
+cdef bytes NOTHING_MORE = bytes(20)  # the fields after effective_at_us: null, false or empty
 cdef long long AMOUNT_MAX = AMOUNT_MINOR_MAX
 cdef int LEGS = LEGS_MAX
 cdef str tenant_before = ""
@@ -86,7 +86,7 @@ cdef object plain_command(bytes value, object offset, object timestamp_ms):
     home_account = string(&home)
     legs = plain_legs(&at, &home, home_account)
     effective_at_us = get_varint(&at) if legs is not None and get_branch(&at) else None
-    if legs is None or at.end - at.at != 19 or memcmp(at.at, <char*> NOTHING_MORE, 19):
+    if legs is None or at.end - at.at != 20 or memcmp(at.at, <char*> NOTHING_MORE, 20):
         return None
     tenant_before = again(&tenant, tenant_before)
     return Command(

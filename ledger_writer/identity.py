@@ -3,8 +3,9 @@
 A command that begins a saga (transfer.post, transfer.reject, hold.place, account.open), or has an
 identity of its own (a capture, a refund, a freeze ...), claims its *identity*: whatever else comes
 under the same identity, on any partition, is a repeat of that outcome or a conflict. A further step
-under the saga's own identity (the expiry of a hold) claims (identity, step, attempt). Keys are
-unique over all partitions. A dry run claims nothing. Pure.
+under the saga's own identity (the expiry of a hold) claims (identity, step, attempt), and so does
+what each of several homes is asked, under whatever identity. Keys are unique over all partitions. A
+dry run claims nothing. Pure.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
-from ledger_writer.command import STEPS
+from ledger_writer.command import STEPPED, STEPS
 from schemas.ids import IDENTITY_LENGTH
 
 if TYPE_CHECKING:
@@ -29,20 +30,23 @@ OPENING_STEPS: Final = frozenset(STEPS.values())
 
 def claim_key(command: Command) -> bytes:
     """Return the key that this command must be the first to use."""
-    claimed = command.identity
-    if command.type not in STEPS and claimed == command.saga_id[-IDENTITY_LENGTH:]:
-        claimed = f"{claimed}/{command.step}/{command.attempt}"
-    return key_of(claimed)
+    if command.type in STEPS:
+        return key_of(command.identity)
+    return key_of(_of_step(command))
 
 
 def claimed_by(row: Row) -> bytes | None:
     """Return the key that this row must have claimed; None where it claims nothing."""
     if row.repeats is not None or row.reason in (REUSED, ARCHIVED) or is_dry(row):
         return None
-    claimed = row.identity
-    if row.step not in OPENING_STEPS and claimed == row.saga_id[-IDENTITY_LENGTH:]:
-        claimed = f"{claimed}/{row.step}/{row.attempt}"
-    return key_of(claimed)
+    return key_of(row.identity if row.step in OPENING_STEPS else _of_step(row))
+
+
+def _of_step(of: Command | Row) -> str:
+    identity, step = of.identity, of.step
+    if identity == of.saga_id[-IDENTITY_LENGTH:] or step.startswith(STEPPED):
+        return f"{identity}/{step}/{of.attempt}"
+    return identity
 
 
 def is_dry(row: Row) -> bool:

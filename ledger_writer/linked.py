@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SEVERAL_HOMES: Final = frozenset({"wrong_partition", "credit_needs_home"})
 """Why a transfer can't be posted here alone."""
+ALREADY_PREPARED: Final = "already_prepared"
 
 
 def begin(books: LinkedBooks, command: Command) -> Outcome:
@@ -39,14 +40,16 @@ def prepare(books: LinkedBooks, command: Command) -> Outcome:
 
     A trial is only told whether it could be: nothing is kept, and there is nothing to end.
     """
-    if not command.dry_run and any(_links(books, command)):
-        return Outcome(TRANSFER_REJECTED, "already_prepared")
+    if not command.dry_run and was_prepared(books, command):
+        return Outcome(TRANSFER_REJECTED, ALREADY_PREPARED)
     home = partition_of(slot_of(command.saga_id), books.partitions)
     return _agree(books, command, home, names_parts=False)
 
 
-def commit(books: LinkedBooks, command: Command) -> Outcome:
-    """Post what was prepared here, whatever was frozen since."""
+def commit(books: LinkedBooks, command: Command, *, of_nothing: bool = False) -> Outcome:
+    """Post what was prepared here, whatever was frozen since; that may be nothing if so told."""
+    if not of_nothing and not any(open_links(books, command)):
+        return Outcome(TRANSFER_REJECTED, "not_prepared")
     return _finish(books, command, COMMITTED)
 
 
@@ -55,9 +58,21 @@ def abort(books: LinkedBooks, command: Command) -> Outcome:
     return _finish(books, command, ABORTED)
 
 
-def link_id(saga_id: str, index: int) -> str:
+def agreement(command: Command) -> str:
+    """Name what is agreed on: a transfer, or one reversal of those that its original may have."""
+    if command.reversal is None:
+        return command.saga_id
+    return f"{command.saga_id}/{command.identity}"
+
+
+def link_id(agreed_on: str, index: int) -> str:
     """Name what partitions keep of one leg."""
-    return f"{saga_id}/{index}"
+    return f"{agreed_on}/{index}"
+
+
+def was_prepared(books: LinkedBooks, command: Command) -> bool:
+    """Tell whether anything was agreed to here, however it ended."""
+    return any(_links(books, command))
 
 
 def open_links(books: LinkedBooks, command: Command) -> Iterator[tuple[int, Link]]:
@@ -66,17 +81,16 @@ def open_links(books: LinkedBooks, command: Command) -> Iterator[tuple[int, Link
 
 
 def _links(books: LinkedBooks, command: Command) -> Iterator[tuple[int, Link]]:
+    agreed_on = agreement(command)
     for index in range(len(command.legs)):
         for kind in (DEBIT, CREDIT):
-            link = books.link(link_id(command.saga_id, index), kind)
+            link = books.link(link_id(agreed_on, index), kind)
             if link is not None and link.partition == books.partition:
                 yield index, link
 
 
 def _finish(books: LinkedBooks, command: Command, kind: str) -> Outcome:
     found = list(open_links(books, command))
-    if kind == COMMITTED and not found:
-        return Outcome(TRANSFER_REJECTED, "not_prepared")
     entries: list[Entry] = []
     for _, link in found:
         entries += books.finish(link, kind.partition(".")[2])
@@ -87,7 +101,7 @@ def _finish(books: LinkedBooks, command: Command, kind: str) -> Outcome:
     }
     if kind == ABORTED:
         linked |= {"reason": command.reason, "failed_leg": command.failed_leg}
-    return Outcome(kind, entries=tuple(entries), facts=linked)
+    return Outcome(kind, entries=tuple(entries), linked=linked)
 
 
 def _agree(books: LinkedBooks, command: Command, home: int, *, names_parts: bool) -> Outcome:
@@ -98,15 +112,13 @@ def _agree(books: LinkedBooks, command: Command, home: int, *, names_parts: bool
     made = books.agree(command.tenant, asks, keep=not command.dry_run)
     if isinstance(made, Refusal):
         return _refused(made)
-    parts = _parts(books, command, accounts) if names_parts else ()
-    return _prepared(command, asks, made, parts)
+    kept = () if command.dry_run else asks
+    linked = told(kept, len(command.legs), _parts(books, command, accounts) if names_parts else ())
+    return Outcome(PREPARED, entries=made, linked=linked)
 
 
-def _prepared(
-    command: Command, asks: Sequence[Ask], entries: tuple[Entry, ...], parts: Sequence[str]
-) -> Outcome:
-    if command.dry_run:
-        asks = ()
+def told(asks: Sequence[Ask], legs: int, parts: Sequence[str]) -> dict[str, object]:
+    """Return what a row tells of what was agreed to here, of `legs` in all."""
     linked: dict[str, object] = {
         "held": [[a.index, a.leg.amount_minor, a.leg.destination] for a in asks if a.debit],
         "reserved": [
@@ -114,11 +126,11 @@ def _prepared(
             for a in asks
             if a.credit
         ],
-        "legs": len(command.legs),
+        "legs": legs,
     }
     if parts:
         linked["parts"] = list(parts)
-    return Outcome(PREPARED, entries=entries, facts=linked)
+    return linked
 
 
 def _accounts(books: LinkedBooks, command: Command) -> Sequence[tuple[Account, Account]] | Refusal:
@@ -143,7 +155,7 @@ def _asks(
         debit = _place(source, destination, home) == books.partition
         credit = destination.max_balance_minor is not None and destination.home == books.partition
         if debit or credit:
-            asks.append(Ask(link_id(command.saga_id, index), index, leg, debit, credit))
+            asks.append(Ask(link_id(agreement(command), index), index, leg, debit, credit))
     return asks
 
 

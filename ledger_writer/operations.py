@@ -56,11 +56,15 @@ class HoldAsk(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReversalAsk(msgspec.Struct, frozen=True, gc=False):
-    """What a transfer.reverse asks for: `leg` None: the whole; `amount_minor` None: all left."""
+    """What a transfer.reverse asks for: `leg` None: the whole; `amount_minor` None: all left.
+
+    `legs`, of one home's part of it: the original's leg that each leg of the command pays back.
+    """
 
     original_id: str
     leg: int | None
     amount_minor: int | None
+    legs: tuple[int, ...] = ()
 
 
 class FlagsAsk(msgspec.Struct, frozen=True, gc=False):
@@ -80,7 +84,8 @@ ABORTED: Final = "aborted"
 """How a link ends; it is `open` until then."""
 
 LinkKey = tuple[str, str]
-"""Id of a link (the transfer's id and the index of the leg), and `debit` or `credit`."""
+"""Id of a link (what is agreed on, see `linked.agreement`, and the index of the leg), and `debit`
+or `credit`."""
 
 
 class Link(msgspec.Struct, frozen=True, gc=False):

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
-    """What a command came to; `facts` go into the row's `extra` beside what it asked for."""
+    """What a command came to; `facts` go into the row's `extra` beside what it asked for.
+
+    So does `linked`: what this partition keeps, moves or gives up of what several must agree on.
+    """
 
     type: str
     reason: str | None = None
@@ -19,6 +22,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     entries: tuple[Entry, ...] = ()
     repeats: Row | None = None
     facts: dict[str, object] | None = None
+    linked: dict[str, object] | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):

@@ -99,6 +99,26 @@ def linked(kind: str, of: Record, part: str, number: int = 1, **fields: Any) -> 
     return {**record, **given, "transfer_id": of["saga_id"], **fields}
 
 
+def reversed_part(
+    kind: str, asked: Record, home: Record, part: str, number: int = 1, **fields: Any
+) -> Record:
+    """Return what is asked of the home of `part` of a reversal; `home` is the event of its own."""
+    step = f"{kind.partition('.')[2]}-{number}-{asked['identity']}"
+    given = {name: home[name] for name in ("legs", "original_legs")}
+    return {
+        **asked,
+        **given,
+        "original_leg": None,
+        "amount_minor": None,
+        "type": kind,
+        "step": step,
+        "command_id": ids.command_id(asked["saga_id"], step, 1),
+        "home_account": part,
+        "slot": ids.slot_of(part),
+        **fields,
+    }
+
+
 def flags(kind: str, key: str, account_id: str, tenant: str = TENANT, **fields: Any) -> Record:
     """Return the account.freeze, account.unfreeze or account.close of this account."""
     of = _command(kind, account_id, account_id, "", tenant)
@@ -165,6 +185,7 @@ def _command(kind: str, saga_id: str, home: str, step: str, tenant: str) -> Reco
         "amount_minor": None,
         "original_id": None,
         "original_leg": None,
+        "original_legs": [],
         "dry_run": False,
         "reservation_id": None,
         "debits": None,

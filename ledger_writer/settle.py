@@ -16,7 +16,7 @@ from ledger_writer.command import CLOSE, STEPPING
 from ledger_writer.decide import decide
 from ledger_writer.identity import claim_key, key_of
 from ledger_writer.knowledge import Knowledge
-from ledger_writer.linked import link_id
+from ledger_writer.linked import agreement, link_id
 from ledger_writer.metrics import meters
 from ledger_writer.model import HOLD_PLACED, PREPARED, Standing, View
 from ledger_writer.operations import Known
@@ -126,17 +126,18 @@ class Settler:
         hold_ids = {c.hold.hold_id for c in rare if c.hold and not c.legs}
         hold_ids |= {_hold_id(row) for row in originals.values() if row.type == HOLD_PLACED}
         link_ids = [
-            link_id(saga_id, index)
-            for saga_id, legs in _linked(rare, originals.values())
+            link_id(agreed_on, index)
+            for agreed_on, legs in _linked(rare, originals.values())
             for index in range(legs)
         ]
         closing = sorted({c.flags.account_id for c in rare if c.flags and c.type == CLOSE})
+        # Totals of reversals last: what was moved may only have grown since it was read.
         return Known(
-            await journal.holds(sorted(hold_ids)) if hold_ids else {},
-            originals,
-            await journal.reversals(places) if places else {},
-            await journal.elsewhere(self._partition, closing) if closing else {},
-            await journal.links(link_ids) if link_ids else {},
+            holds=await journal.holds(sorted(hold_ids)) if hold_ids else {},
+            originals=originals,
+            elsewhere=await journal.elsewhere(self._partition, closing) if closing else {},
+            links=await journal.links(link_ids) if link_ids else {},
+            reversed_minor=await journal.reversals(places) if places else {},
         )
 
     async def _look(self, named: Iterable[str]) -> tuple[dict[str, Standing], set[str]]:
@@ -215,10 +216,10 @@ def _named(commands: Sequence[Command], known: Known) -> Iterable[str]:
 
 
 def _linked(commands: Iterable[Command], originals: Iterable[Row]) -> Iterable[tuple[str, int]]:
-    """Return the transfers over several homes that are stepped on or paid back, and their legs."""
+    """Return what several homes agree on that is stepped on or paid back, and how many legs."""
     for command in commands:
         if command.type in STEPPING:
-            yield command.saga_id, len(command.legs)
+            yield agreement(command), len(command.legs)
     for row in originals:
         if row.type == PREPARED:
             yield row.saga_id, row.extras()["linked"]["legs"]

@@ -450,10 +450,16 @@ cdef int write_ledger_commands_LedgerCommand(Buffer* out, dict record) except -1
     else:
         put_byte(out, 2)
         put_int(out, value)
+    value = record.get("original_legs", [])
+    if value:
+        put_long(out, len(value))
+        for item1 in <list?>value:
+            put_int(out, item1)
+    put_byte(out, 0)
     return 0
 
 
-cdef dict blank_ledger_commands_LedgerCommand = {"type": None, "command_id": None, "saga_id": None, "step": None, "attempt": None, "tenant": None, "identity": None, "body_hash": None, "slot": None, "home_account": None, "requested_at_us": None, "transfer_id": None, "legs": None, "effective_at_us": None, "reason": None, "reference": None, "metadata": None, "account_id": None, "currency": None, "account_kind": None, "account_name": None, "min_balance_minor": None, "max_balance_minor": None, "hold_id": None, "expires_at_us": None, "amount_minor": None, "original_id": None, "original_leg": None, "dry_run": None, "reservation_id": None, "debits": None, "credits": None, "failed_leg": None}
+cdef dict blank_ledger_commands_LedgerCommand = {"type": None, "command_id": None, "saga_id": None, "step": None, "attempt": None, "tenant": None, "identity": None, "body_hash": None, "slot": None, "home_account": None, "requested_at_us": None, "transfer_id": None, "legs": None, "effective_at_us": None, "reason": None, "reference": None, "metadata": None, "account_id": None, "currency": None, "account_kind": None, "account_name": None, "min_balance_minor": None, "max_balance_minor": None, "hold_id": None, "expires_at_us": None, "amount_minor": None, "original_id": None, "original_leg": None, "dry_run": None, "reservation_id": None, "debits": None, "credits": None, "failed_leg": None, "original_legs": None}
 
 
 cdef dict read_ledger_commands_LedgerCommand(Cursor* cursor):
@@ -524,6 +530,14 @@ cdef dict read_ledger_commands_LedgerCommand(Cursor* cursor):
         record["credits"] = get_boolean(cursor)
     if get_branch(cursor) != 0:
         record["failed_leg"] = get_int(cursor)
+    items = []
+    count = get_block(cursor)
+    while count != 0:
+        for _ in range(count):
+            item = get_int(cursor)
+            (<list>items).append(item)
+        count = get_block(cursor)
+    record["original_legs"] = items
     return record
 
 def encode_ledger_commands(bytes frame, dict record):
@@ -576,6 +590,30 @@ cdef dict read_ledger_events_Entry(Cursor* cursor):
     record["currency"] = get_string(cursor)
     record["posted_minor"] = get_long(cursor)
     record["held_minor"] = get_long(cursor)
+    return record
+
+
+cdef int write_ledger_events_Leg(Buffer* out, dict record) except -1:
+    value = record["source"]
+    put_string(out, value)
+    value = record["destination"]
+    put_string(out, value)
+    value = record["amount_minor"]
+    put_long(out, value)
+    value = record["currency"]
+    put_string(out, value)
+    return 0
+
+
+cdef dict blank_ledger_events_Leg = {"source": None, "destination": None, "amount_minor": None, "currency": None}
+
+
+cdef dict read_ledger_events_Leg(Cursor* cursor):
+    cdef dict record = blank_ledger_events_Leg.copy()
+    record["source"] = get_string(cursor)
+    record["destination"] = get_string(cursor)
+    record["amount_minor"] = get_long(cursor)
+    record["currency"] = get_string(cursor)
     return record
 
 
@@ -771,10 +809,22 @@ cdef int write_ledger_events_LedgerEvent(Buffer* out, dict record) except -1:
     else:
         put_byte(out, 2)
         put_int(out, value)
+    value = record.get("legs", [])
+    if value:
+        put_long(out, len(value))
+        for item1 in <list?>value:
+            write_ledger_events_Leg(out, item1)
+    put_byte(out, 0)
+    value = record.get("original_legs", [])
+    if value:
+        put_long(out, len(value))
+        for item1 in <list?>value:
+            put_int(out, item1)
+    put_byte(out, 0)
     return 0
 
 
-cdef dict blank_ledger_events_LedgerEvent = {"type": None, "event_id": None, "command_id": None, "saga_id": None, "tenant": None, "identity": None, "body_hash": None, "slot": None, "home_account": None, "ledger_partition": None, "position": None, "command_offset": None, "booked_at_us": None, "effective_at_us": None, "transfer_id": None, "reason": None, "detail": None, "failed_leg": None, "repeated": None, "entries": None, "chain_hash": None, "account_id": None, "currency": None, "account_kind": None, "account_name": None, "min_balance_minor": None, "max_balance_minor": None, "reference": None, "metadata": None, "hold_id": None, "amount_minor": None, "remaining_minor": None, "expires_at_us": None, "original_id": None, "original_leg": None, "dry_run": None, "reservation_id": None, "debits_frozen": None, "credits_frozen": None, "closed": None, "parts": None, "leg_indexes": None, "legs_total": None}
+cdef dict blank_ledger_events_LedgerEvent = {"type": None, "event_id": None, "command_id": None, "saga_id": None, "tenant": None, "identity": None, "body_hash": None, "slot": None, "home_account": None, "ledger_partition": None, "position": None, "command_offset": None, "booked_at_us": None, "effective_at_us": None, "transfer_id": None, "reason": None, "detail": None, "failed_leg": None, "repeated": None, "entries": None, "chain_hash": None, "account_id": None, "currency": None, "account_kind": None, "account_name": None, "min_balance_minor": None, "max_balance_minor": None, "reference": None, "metadata": None, "hold_id": None, "amount_minor": None, "remaining_minor": None, "expires_at_us": None, "original_id": None, "original_leg": None, "dry_run": None, "reservation_id": None, "debits_frozen": None, "credits_frozen": None, "closed": None, "parts": None, "leg_indexes": None, "legs_total": None, "legs": None, "original_legs": None}
 
 
 cdef dict read_ledger_events_LedgerEvent(Cursor* cursor):
@@ -872,6 +922,22 @@ cdef dict read_ledger_events_LedgerEvent(Cursor* cursor):
     record["leg_indexes"] = items
     if get_branch(cursor) != 0:
         record["legs_total"] = get_int(cursor)
+    items = []
+    count = get_block(cursor)
+    while count != 0:
+        for _ in range(count):
+            item = read_ledger_events_Leg(cursor)
+            (<list>items).append(item)
+        count = get_block(cursor)
+    record["legs"] = items
+    items = []
+    count = get_block(cursor)
+    while count != 0:
+        for _ in range(count):
+            item = get_int(cursor)
+            (<list>items).append(item)
+        count = get_block(cursor)
+    record["original_legs"] = items
     return record
 
 def encode_ledger_events(bytes frame, dict record):
@@ -1248,6 +1314,30 @@ cdef dict read_payments_requests_Entry(Cursor* cursor):
     return record
 
 
+cdef int write_payments_requests_AnswerLeg(Buffer* out, dict record) except -1:
+    value = record["source"]
+    put_string(out, value)
+    value = record["destination"]
+    put_string(out, value)
+    value = record["amount_minor"]
+    put_long(out, value)
+    value = record["currency"]
+    put_string(out, value)
+    return 0
+
+
+cdef dict blank_payments_requests_AnswerLeg = {"source": None, "destination": None, "amount_minor": None, "currency": None}
+
+
+cdef dict read_payments_requests_AnswerLeg(Cursor* cursor):
+    cdef dict record = blank_payments_requests_AnswerLeg.copy()
+    record["source"] = get_string(cursor)
+    record["destination"] = get_string(cursor)
+    record["amount_minor"] = get_long(cursor)
+    record["currency"] = get_string(cursor)
+    return record
+
+
 cdef int write_payments_requests_PaymentRequest(Buffer* out, dict record) except -1:
     value = record["type"]
     put_string(out, value)
@@ -1455,10 +1545,28 @@ cdef int write_payments_requests_PaymentRequest(Buffer* out, dict record) except
     else:
         put_byte(out, 2)
         put_int(out, value)
+    value = record.get("answer_parts", [])
+    if value:
+        put_long(out, len(value))
+        for item1 in <list?>value:
+            put_string(out, item1)
+    put_byte(out, 0)
+    value = record.get("answer_legs", [])
+    if value:
+        put_long(out, len(value))
+        for item1 in <list?>value:
+            write_payments_requests_AnswerLeg(out, item1)
+    put_byte(out, 0)
+    value = record.get("answer_original_legs", [])
+    if value:
+        put_long(out, len(value))
+        for item1 in <list?>value:
+            put_int(out, item1)
+    put_byte(out, 0)
     return 0
 
 
-cdef dict blank_payments_requests_PaymentRequest = {"type": None, "request_id": None, "resource_id": None, "tenant": None, "idempotency_key": None, "identity": None, "body_hash": None, "slot": None, "home_account": None, "received_at_us": None, "method": None, "amount_minor": None, "currency": None, "source_account": None, "destination_account": None, "capture": None, "expires_in_s": None, "description": None, "reference": None, "metadata": None, "context": None, "account_kind": None, "account_name": None, "min_balance_minor": None, "max_balance_minor": None, "reply_partition": None, "target_id": None, "legs": None, "effective_at_us": None, "dry_run": None, "debits": None, "credits": None, "answer": None, "answer_reason": None, "answer_step": None, "answer_remaining_minor": None, "answer_detail": None, "answer_failed_leg": None, "answer_booked_at_us": None, "answer_entries": None, "answer_leg_indexes": None, "original_leg": None}
+cdef dict blank_payments_requests_PaymentRequest = {"type": None, "request_id": None, "resource_id": None, "tenant": None, "idempotency_key": None, "identity": None, "body_hash": None, "slot": None, "home_account": None, "received_at_us": None, "method": None, "amount_minor": None, "currency": None, "source_account": None, "destination_account": None, "capture": None, "expires_in_s": None, "description": None, "reference": None, "metadata": None, "context": None, "account_kind": None, "account_name": None, "min_balance_minor": None, "max_balance_minor": None, "reply_partition": None, "target_id": None, "legs": None, "effective_at_us": None, "dry_run": None, "debits": None, "credits": None, "answer": None, "answer_reason": None, "answer_step": None, "answer_remaining_minor": None, "answer_detail": None, "answer_failed_leg": None, "answer_booked_at_us": None, "answer_entries": None, "answer_leg_indexes": None, "original_leg": None, "answer_parts": None, "answer_legs": None, "answer_original_legs": None}
 
 
 cdef dict read_payments_requests_PaymentRequest(Cursor* cursor):
@@ -1565,6 +1673,30 @@ cdef dict read_payments_requests_PaymentRequest(Cursor* cursor):
     record["answer_leg_indexes"] = items
     if get_branch(cursor) != 0:
         record["original_leg"] = get_int(cursor)
+    items = []
+    count = get_block(cursor)
+    while count != 0:
+        for _ in range(count):
+            item = get_string(cursor)
+            (<list>items).append(item)
+        count = get_block(cursor)
+    record["answer_parts"] = items
+    items = []
+    count = get_block(cursor)
+    while count != 0:
+        for _ in range(count):
+            item = read_payments_requests_AnswerLeg(cursor)
+            (<list>items).append(item)
+        count = get_block(cursor)
+    record["answer_legs"] = items
+    items = []
+    count = get_block(cursor)
+    while count != 0:
+        for _ in range(count):
+            item = get_int(cursor)
+            (<list>items).append(item)
+        count = get_block(cursor)
+    record["answer_original_legs"] = items
     return record
 
 def encode_payments_requests(bytes frame, dict record):
@@ -1877,10 +2009,10 @@ DECODERS = {
 }
 FINGERPRINTS = {
     "gateway.replies": "a5619991318e7f0857f6a28e50928204b9205b9fbba7c00166bb3ddb645d1ac1",
-    "ledger.commands": "ffeb84aea9414c490509e83cbbc9b128d124d65c33f2dca372f2b0d74b3675c6",
-    "ledger.events": "f0ad5c10de4b1c6f0da85800d5a4b2c7a12f5834b6c522b1d72e1a692d43b95e",
+    "ledger.commands": "899b19b59f1f7140cc99f0ef43eb7047bb6efe353b888fba334f6c75363c6460",
+    "ledger.events": "82940dff1a6af3aa2cd8d8c687f45521347a74d30100a65336eef200a4a6d058",
     "payments.events": "fac972846244f3460fc19feb50af5588f8dc5eed80069c2a4c5d420542e7e8e7",
-    "payments.requests": "5277ce0996ce0bb11c1fab9639a02dd3329b6c36a3d400cf2fd96c82d75e5791",
+    "payments.requests": "c7c6a6df58d588f8471b04db7a1011e04f8e57b9cc3ed06c5321e5f5160d66d2",
     "webhooks.events": "b15eb503e37451f2c91089165b0ed621ce963138e0541c0f8e4a0a430299c295",
     "webhooks.quarantine": "de244b6a8fcf44829f0df35b536f690f780f6ac5d16add830d29de0dfb8f16f9",
     "webhooks.received": "cb62322417c1f4afe14497c8c6be4fd21129524fafaa97e7c6159906ef33be13",

@@ -99,11 +99,27 @@ class Desk:
 
     def keeper(self, legs: list[Record], index: int) -> int:
         """Return the partition that keeps how much of a leg was paid back."""
-        payees = [leg["destination"] for leg in legs]
+        return self._home(self._keeper(legs, index))
+
+    def left(self, row: Row, legs: list[Record], index: int) -> int:
+        """Return how much of a leg is left to pay back, as far as this partition can see."""
+        total = self._state.paid_back[*row.place, index]
+        mine = self.keeper(legs, index) == self.partition
+        minor: int = legs[index]["amount_minor"]
+        return minor - (total.minor if mine else total.at(self._eyes.rows))
+
+    def concerns(self, leg: Record, legs: list[Record], index: int) -> bool:
+        """Tell whether this partition has to agree to pay a leg back."""
+        payee = self.account(leg["destination"])
+        capped = payee is not None and payee.cap is not None and payee.home == self.partition
+        return capped or self.keeper(legs, index) == self.partition
+
+    def _keeper(self, legs: list[Record], index: int) -> str:
+        payees: list[str] = [leg["destination"] for leg in legs]
         if is_guarded(payees[index]):
-            return self._home(payees[index])
+            return payees[index]
         sides = [*payees, *(leg["source"] for leg in legs)]
-        return self._home(next((each for each in sides if is_guarded(each)), payees[0]))
+        return next((each for each in sides if is_guarded(each)), payees[0])
 
     def _home(self, account_id: str) -> int:
         return partition_of(slot_of(account_id), self._state.partitions)
@@ -172,15 +188,28 @@ class Desk:
 
     def agree(self, record: Record, home: int) -> list[tuple[int, str]]:
         """Set aside and promise what this partition must of each leg; returns (leg, which)."""
+        return self._agree(
+            [(n, self._place(leg, home), leg) for n, leg in enumerate(record["legs"])]
+        )
+
+    def agree_back(self, back: dict[int, Record], legs: list[Record]) -> list[tuple[int, str]]:
+        """The same of legs that are paid back, by their index in the original, which has `legs`.
+
+        Returns (number among those paid back, which).
+        """
+        return self._agree([(i, self.keeper(legs, i), leg) for i, leg in back.items()])
+
+    def _agree(self, asked: list[tuple[int, int, Record]]) -> list[tuple[int, str]]:
+        """Agree to legs, each with the index to blame and the partition that posts it."""
         sides = []
-        for index, leg in enumerate(record["legs"]):
+        for index, place, leg in asked:
             source, destination = self.account(leg["source"]), self.account(leg["destination"])
             if source is None or destination is None:
                 raise No("account_not_found", index)
-            sides.append((leg, source, destination))
+            sides.append((index, place, leg, source, destination))
         agreed = []
-        for index, (leg, source, destination) in enumerate(sides):
-            debit = self._place(leg, home) == self.partition
+        for number, (index, place, leg, source, destination) in enumerate(sides):
+            debit = place == self.partition
             credit = destination.cap is not None and destination.home == self.partition
             if not debit and not credit:
                 continue
@@ -191,11 +220,21 @@ class Desk:
                 self._credit(destination, leg["amount_minor"], index)
             if debit:
                 self.moves.append(Move(source.account_id, 0, leg["amount_minor"]))
-                agreed.append((index, "debit"))
+                agreed.append((number, "debit"))
             if credit:
                 self._promised[destination.account_id] += leg["amount_minor"]
-                agreed.append((index, "credit"))
+                agreed.append((number, "credit"))
         return agreed
+
+    def parts_back(self, record: Record, back: dict[int, Record], legs: list[Record]) -> list[str]:
+        """Return an account at each home that must agree to pay back, this one's first."""
+        parts = {self.partition: record["home_account"]}
+        for index, leg in back.items():
+            keeper = self._keeper(legs, index)
+            parts.setdefault(self._home(keeper), keeper)
+            if self._state.accounts[leg["destination"]].cap is not None:
+                parts.setdefault(self._home(leg["destination"]), leg["destination"])
+        return list(parts.values())
 
     def parts(self, record: Record) -> list[str]:
         """Return an account at each home that must agree, this one's first."""

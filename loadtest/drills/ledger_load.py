@@ -213,8 +213,11 @@ class Load:
         del cast
         rng, original = self._rng, self._lately(self._paid)
         leg = rng.randrange(len(original["legs"]))
-        chosen = {} if rng.random() < 0.5 else {"original_leg": leg}
-        return samples.reverse(key, original, rng.choice((None, self._amount())), **chosen)
+        if rng.random() < 0.5:
+            part = self._amount() if rng.random() < 0.3 else None  # several legs: whole, or refused
+            return samples.reverse(key, original, part)
+        part = rng.choice((None, self._amount()))
+        return samples.reverse(key, original, part, original_leg=leg)
 
     def _freeze(self, key: str, cast: Cast) -> Record:
         return self._flags("account.freeze", key, cast)

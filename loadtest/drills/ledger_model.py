@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from loadtest.drills.ledger_agree import Agreements, Effect
+from loadtest.drills.ledger_agree import Agreements, Effect, back_of, total_of
 from loadtest.drills.ledger_desk import Desk
 from loadtest.drills.ledger_state import Account, Eyes, Hold, No, Row
 from loadtest.drills.ledger_words import (
@@ -231,11 +231,10 @@ class Model(Agreements):
         if not legs or (leg is not None and leg >= len(legs)):
             raise No("original_not_found", leg)
         chosen = [*reversed(range(len(legs)))] if leg is None else [leg]
-        for index in chosen:
-            if desk.keeper(legs, index) != desk.partition:
-                raise No("wrong_partition", index)
-        places = {index: (*row.place, index) for index in chosen}
-        left = {i: legs[i]["amount_minor"] - self.paid_back[places[i]] for i in chosen}
+        mine = {index for index in chosen if desk.keeper(legs, index) == desk.partition}
+        if not mine:
+            raise No("wrong_partition", chosen[0])
+        left = {index: desk.left(row, legs, index) for index in chosen}
         if not any(left.values()):
             raise No("already_reversed", leg)
         amounts = {index: minor for index, minor in left.items() if minor}
@@ -245,17 +244,29 @@ class Model(Agreements):
             if record["amount_minor"] > left[chosen[0]]:
                 raise No("amount_exceeds_original", leg)
             amounts = {chosen[0]: record["amount_minor"]}
-        for index, minor in amounts.items():
-            back = {"source": legs[index]["destination"], "destination": legs[index]["source"]}
-            desk.move(legs[index] | back | {"amount_minor": minor}, index)
-        one_currency = len({legs[index]["currency"] for index in amounts}) == 1
+        try:
+            if mine >= set(amounts):
+                return self._pay_back(desk, (row, legs), amounts)
+        except No as no:
+            if no.reason != "credit_needs_home":
+                raise
+            desk.moves.clear()
+        return self.begin_back(record, desk, (row, legs), amounts)
+
+    def _pay_back(
+        self, desk: Desk, of: tuple[Row, list[Record]], amounts: dict[int, int]
+    ) -> tuple[Outcome, Effect]:
+        row, legs = of
+        back = {i: back_of(legs[i]) | {"amount_minor": minor} for i, minor in amounts.items()}
+        for index, leg in back.items():
+            desk.move(leg, index)
         told = {
-            "amount_minor": sum(amounts.values()) if one_currency else None,
-            "remaining_minor": sum(left[index] - minor for index, minor in amounts.items()),
+            "amount_minor": total_of([*back.values()]),
+            "remaining_minor": sum(desk.left(row, legs, i) - n for i, n in amounts.items()),
         }
 
         def effect() -> None:
             for index, minor in amounts.items():
-                self.paid_back[places[index]] += minor
+                self.paid_back[*row.place, index].add(minor, self.commit)
 
         return Outcome("transfer.reversed", moves=tuple(desk.moves), rare=told), effect

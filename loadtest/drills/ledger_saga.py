@@ -1,4 +1,4 @@
-"""Brings transfers that several homes must agree on to their end, as the streams' sagas do. Pure.
+"""Brings what several homes must agree on to its end, as the streams' sagas do. Pure.
 
 Fed with the ledger's events in order, it answers with commands: asks the other homes to prepare;
 once all have, commits at each; when one refuses, or it gives up waiting, aborts at each. What it
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from loadtest.drills.ledger_words import agreed_on
 from schemas.ids import command_id, slot_of
 
 Record = dict[str, Any]
@@ -18,7 +19,7 @@ Record = dict[str, Any]
 
 @dataclass(slots=True)
 class _Saga:
-    """A transfer under way: which homes must agree, and which have."""
+    """A transfer or a reversal under way: which homes must agree, and which have."""
 
     asked: Record
     parts: list[str]
@@ -28,7 +29,8 @@ class _Saga:
 
 @dataclass(slots=True)
 class Sagas:
-    """`asked` are the transfers that were asked for, by saga; `open` those under way.
+    """`asked` are the transfers that were asked for, by saga, and the reversals, by saga and
+    identity; `open` those under way.
 
     `gives_up` is asked once a transfer: whether it is late, before any home has answered.
     """
@@ -43,8 +45,8 @@ class Sagas:
         """Remember what is asked for, as long as it is the first under its id."""
         if record["type"] == "transfer.post" and record["dry_run"]:
             self.tried[record["saga_id"], record["body_hash"]] = record
-        elif record["type"] == "transfer.post":
-            self.asked.setdefault(record["saga_id"], record)
+        elif record["type"] in {"transfer.post", "transfer.reverse"}:
+            self.asked.setdefault(agreed_on(record), record)
 
     def answers(self, event: Record) -> Iterator[Record]:
         """Return the commands that follow from an event; one seen before is passed over."""
@@ -52,13 +54,13 @@ class Sagas:
         if position <= self._seen.get(partition, 0):
             return
         self._seen[partition] = position
-        saga_id, kind = event["saga_id"], event["type"]
+        name, kind = agreed_on(event), event["type"]
         if event["dry_run"]:
             yield from self._try(event)
             return
         if kind == "transfer.prepared" and event.get("parts") and not event["repeated"]:
             yield from self._begin(event)
-        saga = self.open.get(saga_id)
+        saga = self.open.get(name)
         if saga is None:
             return
         _, step, attempt = event["command_id"].split("/")
@@ -67,11 +69,15 @@ class Sagas:
         elif step.startswith(("commit", "abort")):
             saga.waiting.discard(event["home_account"])
             if not saga.waiting:
-                del self.open[saga_id]
+                del self.open[name]
 
     def _begin(self, event: Record) -> Iterator[Record]:
-        saga = _Saga(self.asked[event["saga_id"]], event["parts"], {event["ledger_partition"]})
-        self.open[event["saga_id"]] = saga
+        name = agreed_on(event)
+        asked = self.asked[name]
+        if event["original_id"]:
+            told = {key: event[key] for key in ("legs", "original_legs")}
+            asked = {**asked, **told, "original_leg": None, "amount_minor": None}
+        self.open[name] = saga = _Saga(asked, event["parts"], {event["ledger_partition"]})
         for number, part in enumerate(saga.parts[1:], 1):
             yield _asking("prepare", saga.asked, part, number)
         if self.gives_up():
@@ -104,7 +110,7 @@ def _ending(how: str, saga: _Saga, told: Record) -> Iterator[Record]:
 
 
 def _asking(how: str, of: Record, part: str, number: int) -> Record:
-    step = f"{how}-{number}"
+    step = f"{how}-{number}" + (f"-{of['identity']}" if of["original_id"] else "")
     return {
         **of,
         "type": f"transfer.{how}",

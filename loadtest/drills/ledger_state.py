@@ -111,6 +111,23 @@ class Link:
         return self.state == "committed" and self.ended is not None and self.ended <= commit
 
 
+@dataclass(slots=True)
+class Total:
+    """How much of a leg was paid back, or is prepared to be; and after each commit."""
+
+    minor: int = 0
+    past: list[tuple[int, int]] = field(default_factory=list)
+
+    def add(self, minor: int, commit: int) -> None:
+        """Count more of it, or less."""
+        self.minor += minor
+        self.past.append((commit, self.minor))
+
+    def at(self, commit: int) -> int:
+        """Return what it was after a commit."""
+        return next((minor for when, minor in reversed(self.past) if when <= commit), 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A command that was decided: `told` is what its event, and every repeat's, says."""
@@ -132,5 +149,5 @@ class State:
         self.holds: dict[str, Hold] = {}
         self.links: dict[tuple[str, int, str], Link] = {}
         self.promised: Counter[str] = Counter()
-        self.paid_back: Counter[tuple[int, int, int]] = Counter()
+        self.paid_back: defaultdict[tuple[int, int, int], Total] = defaultdict(Total)
         self.claims: dict[str, Row] = {}

@@ -56,7 +56,9 @@ def expected(evidence: Evidence, proof: Proof) -> dict[str, set[tuple[Any, ...]]
             + (h.leg["amount_minor"], h.remaining, h.captured, h.expires_at_us, h.state)
             for h in model.holds.values()
         },
-        "reversals": {(*place, minor) for place, minor in model.paid_back.items() if minor},
+        "reversals": {
+            (*place, total.minor) for place, total in model.paid_back.items() if total.past
+        },
         "identities": {
             (sha256(claimed.encode()).hexdigest()[:32], *row.place)
             for claimed, row in model.claims.items()

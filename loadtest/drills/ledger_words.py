@@ -26,7 +26,9 @@ BEGINNINGS: Final = {
 """What begins a saga, under which step."""
 FLAGS: Final = ("account.freeze", "account.unfreeze", "account.close")
 LINKED: Final = ("transfer.prepare", "transfer.commit", "transfer.abort")
-"""What a saga asks of each home that must agree on a transfer."""
+"""What each home is asked that must agree, on a transfer or on a reversal."""
+STEPPED: Final = ("prepare-", "commit-", "abort-")
+"""What the steps of those begin with, and no others do."""
 KINDS: Final = {*BEGINNINGS, *FLAGS, *LINKED, "hold.post", "hold.void", "transfer.reverse"}
 LEGS_MAX: Final = 64
 HASH_CHARACTERS: Final = 64
@@ -37,7 +39,7 @@ RARE: Final[Record] = {
     "hold_id": None, "amount_minor": None, "remaining_minor": None, "expires_at_us": None,
     "original_id": None, "original_leg": None, "dry_run": False, "reservation_id": None,
     "debits_frozen": None, "credits_frozen": None, "closed": None, "parts": [], "leg_indexes": [],
-    "legs_total": None,
+    "legs_total": None, "legs": [], "original_legs": [],
 }  # fmt: skip
 """What most events leave empty."""
 
@@ -77,7 +79,8 @@ def _routed(record: Record) -> bool:
         return False
     expected = BEGINNINGS.get(kind)
     right_step = step == expected if expected else step not in BEGINNINGS.values()
-    return right_step and record["attempt"] >= 1
+    of_home: bool = step.startswith(STEPPED)
+    return right_step and of_home == (kind in LINKED) and record["attempt"] >= 1
 
 
 def _whole(record: Record) -> bool:
@@ -98,6 +101,9 @@ def _whole(record: Record) -> bool:
     if kind in LINKED:
         named = ids.is_payment_id(record["saga_id"]) or ids.is_transfer_id(record["saga_id"])
         own = record["saga_id"].endswith(record["identity"])
+        if record["original_id"]:
+            chosen = {leg for leg in record["original_legs"] if 0 <= leg < LEGS_MAX}
+            own = len(chosen) == legs == len(record["original_legs"])
         told = kind != "transfer.abort" or bool(record["reason"])
         return named and own and told and 1 <= legs <= LEGS_MAX
     return {
@@ -151,6 +157,8 @@ def _asked(record: Record) -> Record:
         asked["hold_id"] = record["hold_id"]
     if kind == "transfer.reverse":
         asked |= {name: record[name] for name in ("original_id", "original_leg")}
+    if kind in LINKED:
+        asked["original_id"] = record["original_id"] or None
     if kind in FLAGS:
         asked["account_id"] = record["account_id"]
     return asked
@@ -160,9 +168,17 @@ def claim(record: Record) -> str:
     """Return what this command must be the first to use, over all partitions."""
     identity: str = record["identity"]
     further = record["type"] not in BEGINNINGS
-    if further and record["saga_id"].endswith(identity):
+    if record["type"] in LINKED or (further and record["saga_id"].endswith(identity)):
         return f"{identity}/{record['step']}/{record['attempt']}"
     return identity
+
+
+def agreed_on(record: Record) -> str:
+    """Name what homes agree on, of a command or an event: a transfer, or one reversal."""
+    if record["original_id"]:
+        return f"{record['saga_id']}/{record['identity']}"
+    saga_id: str = record["saga_id"]
+    return saga_id
 
 
 def rejected(kind: str) -> str:

@@ -17,7 +17,16 @@ from unittest.mock import patch
 import pytest
 from msgspec.structs import replace
 
-from ledger_writer import books, decide, lifecycle, linked_books, memory, memory_log, settle
+from ledger_writer import (
+    books,
+    decide,
+    lifecycle,
+    linked_books,
+    memory,
+    memory_log,
+    reversal,
+    settle,
+)
 from ledger_writer.books import Books
 from ledger_writer.command import ABORT, CAPTURE, COMMIT, VOID
 from ledger_writer.crash import CrashPoint
@@ -52,9 +61,9 @@ from schemas.wire import decode, encode
 
 PARTITIONS = 2
 SEEDS = [*range(200), 1248]  # 1248: overtaken between its fence and its look at the events
-CANARY_SEEDS = 60
+CANARY_SEEDS = 200
 KINDS = {"legs": 2, "reject": 1, "try": 1, "hold": 6, "capture": 5, "void": 2, "expire": 3}
-KINDS |= {"reverse": 4, "freeze": 0.7, "unfreeze": 2, "close": 1}  # how often each, at most
+KINDS |= {"reverse": 4, "back": 3, "freeze": 0.7, "unfreeze": 2, "close": 1}  # how often, at most
 SETTLE_LOOKS, SETTLE_EVERY_S = 600, 0.5
 CUSTOMERS = [account_on(number % 2, PARTITIONS, skip=number // 2) for number in range(6)]
 SPARE = [account_on(number % 2, PARTITIONS, skip=3 + number // 2) for number in range(6)]
@@ -244,13 +253,14 @@ class WatchedLedger(MemoryLedger):
 
     def _check_reversal(self, row: Row) -> None:
         """Never more is paid back of a leg than it moved, whoever pays it back."""
-        if row.type != "transfer.reversed" or row.repeats is not None:
+        kinds = {"transfer.reversed": 1, "transfer.prepared": 1, "transfer.aborted": -1}
+        told = row.extras().get("reversal") if row.extra else None
+        if row.type not in kinds or row.repeats is not None or not told or not told["legs"]:
             return
-        told = row.extras()["reversal"]
         place = told["partition"], told["position"]
         original = self.row(*place)
         for leg, amount_minor in told["legs"]:
-            self.paid_back[*place, leg] += amount_minor
+            self.paid_back[*place, leg] += kinds[row.type] * amount_minor
             if original.type == "hold.placed":
                 moved_minor = self.holds[told["original_id"]].captured_minor
             elif original.type == "transfer.prepared":
@@ -312,6 +322,7 @@ class World:
         self.steps: dict[int, list[dict]] = defaultdict(list)
         self.placed: list[dict] = []
         self.paid: list[dict] = []
+        self.spread: list[dict] = []
 
     async def run(self) -> None:
         """Open accounts in peace, then storm while commands arrive, then let it calm down."""
@@ -430,11 +441,15 @@ class World:
             kind = "hold"
         if kind == "reverse" and not self.paid:
             kind = "pay"
+        if kind == "back" and not self.spread:
+            kind = "legs"
         made = self._made(kind, key)
         if kind in {"hold", "pay", "legs", "fund"}:
             self.paid.append(made)
         if kind == "hold":
             self.placed.append(made)
+        if kind == "legs":
+            self.spread.append(made)
         return made
 
     def _made(self, kind: str, key: str) -> dict:
@@ -462,6 +477,8 @@ class World:
                 return expire(rng.choice(self.placed), rng.randint(1, 3))
             case "reverse":
                 return self._reversal(key)
+            case "back":
+                return reverse(key, rng.choice(self.spread[-4:]))
             case "freeze" | "unfreeze":
                 account_id = rng.choice([*CUSTOMERS, *BANKS])
                 ways = {"debits": rng.choice([None, True]), "credits": rng.choice([None, True])}
@@ -751,6 +768,22 @@ def reversals_not_kept():
     return patch.object(Books, "keep_reversed", lambda self, place, reversed_minor: None)
 
 
+def reversals_given_up_stay_counted():
+    """What was prepared to be paid back counts as paid back, also when homes do not agree."""
+    keep = Books.keep_reversed
+
+    def careless(self, place, reversed_minor):
+        if reversed_minor > self.reversed_minor(place):
+            keep(self, place, reversed_minor)
+
+    return patch.object(Books, "keep_reversed", careless)
+
+
+def reversals_count_once_they_are_posted():
+    """What was prepared to be paid back can be paid back again until it is posted."""
+    return patch.object(reversal, "_count", lambda books, original, leg, amount_minor: None)
+
+
 def holds_expire_at_once():
     """The time of an expiry is not looked at."""
     decider = decide.DECIDERS[VOID]
@@ -905,9 +938,9 @@ def aborts_give_nothing_back():
     """What was held for a transfer that is given up stays held."""
 
     def careless(books, command):
-        facts = {"held": [], "reserved": [], "legs": len(command.legs)}
-        facts |= {"reason": command.reason, "failed_leg": command.failed_leg}
-        return Outcome("transfer.aborted", facts=facts)
+        linked = {"held": [], "reserved": [], "legs": len(command.legs)}
+        linked |= {"reason": command.reason, "failed_leg": command.failed_leg}
+        return Outcome("transfer.aborted", linked=linked)
 
     return patch.dict(decide.DECIDERS, {ABORT: careless})
 
@@ -933,6 +966,8 @@ CANARIES = [
     replays_not_recognized,
     holds_not_counted,
     reversals_not_kept,
+    reversals_given_up_stay_counted,
+    reversals_count_once_they_are_posted,
     holds_expire_at_once,
     version_of_accounts_ignored,
     flags_ignored_elsewhere,
