@@ -85,7 +85,7 @@ def assemble(
     handlers = Handlers(
         create=Create(intake, reply_to),
         operate=Operate(intake, reads, reply_to, dispatch.later),
-        transfers=Transfers(intake, reads, reply_to, settings.partitions, dispatch.later),
+        transfers=Transfers(intake, reads, reply_to, dispatch.later),
         batch=Batch(intake),
         reads=reads,
         receive=Receive(outbox, ports.sources, settings.partitions),

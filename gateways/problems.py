@@ -68,7 +68,6 @@ KINDS: Final[dict[str, Kind]] = {
     "account_rejected": Kind(422, "The account was not opened"),
     "operation_refused": Kind(422, "The operation was refused; nothing was changed"),
     "transfer_rejected": Kind(422, "The transfer was not posted"),
-    "debits_need_one_home": Kind(422, "The debited accounts are not at home together"),
     "idempotency_key_reused": Kind(422, "The idempotency key was used with another request"),
     "headers_too_large": Kind(431, "The request's headers are too large"),
     "rate_limited": Kind(429, "The API key sends too many requests"),

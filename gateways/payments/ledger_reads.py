@@ -59,16 +59,18 @@ class ShownHold:
     place: Place
 
 
-_TRANSFER_COLUMNS: Final = """
+# What several homes have posted is shown whole or not at all; its own home tells when.
+_IS_WHOLE: Final = """({0}.legs_total is null or {0}.ledger_position > 0
+    and jsonb_array_length({0}.entries) = 2 * {0}.legs_total)"""
+_WHOLE: Final = _IS_WHOLE.format("t")
+
+_TRANSFER_COLUMNS: Final = f"""
 transfer_id, status, original_id, reason, detail, reference, metadata::text, entries::text,
     booked_at_us, effective_at_us, (
         select coalesce(sum(back.reversed_minor), 0)::bigint
         from transfers back where back.original_id = t.transfer_id and back.status = 'posted'
-    ) as reversed_minor"""
-
-# What several homes have posted is shown whole or not at all; its own home tells when.
-_WHOLE: Final = """(t.legs_total is null or t.ledger_position > 0
-    and jsonb_array_length(t.entries) = 2 * t.legs_total)"""
+            and {_IS_WHOLE.format("back")}
+    ) as reversed_minor"""  # noqa: S608 (constants)
 
 TRANSFER: Final = f"""
 select {_TRANSFER_COLUMNS} from transfers t

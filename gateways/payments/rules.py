@@ -134,26 +134,16 @@ def effective_us(body: TransferBody) -> int | None:
     return at_us
 
 
-def payback_home(legs: list[tuple[str, str]], leg: int | None, partitions: int) -> str:
-    """Return the account at whose home a reversal is decided; `legs`: source and destination.
+def payback_home(legs: list[tuple[str, str]], leg: int | None) -> str:
+    """Return the account at whose home a reversal begins; `legs`: source and destination.
 
-    Refused where the transfer has no such leg, or where several homes would have to decide.
+    That of the first leg if it is the whole that is paid back. Refused where the transfer has no
+    such leg.
     """
-    if leg is not None:
-        if leg < len(legs):
-            return ids.payback_home(legs, leg)
+    if leg is not None and leg >= len(legs):
         detail = f"must be the index of one of the transfer's legs: 0 to {len(legs) - 1}"
         raise invalid("/leg", "out_of_range", detail)
-    homes = [ids.payback_home(legs, index) for index in range(len(legs))]
-    if len({ids.partition_of(ids.slot_of(home), partitions) for home in homes}) == 1:
-        return homes[0]
-    detail = (
-        "The accounts that this reversal debits are at home on several partitions, each of which "
-        f"decides about its own. Reverse each leg by itself: `leg` 0 to {len(legs) - 1}, each "
-        "under a key of its own."
-    )
-    code = "debits_need_one_home"
-    raise Refused(code, detail, FieldError("/leg", code, "must say which leg to pay back"))
+    return ids.payback_home(legs, leg or 0)
 
 
 def holds_card_number(text: str) -> bool:

@@ -1,7 +1,6 @@
 """The ledger's own interface: movements that are posted together or not at all, and reversals.
 
-Accounts of any homes may take part in one transfer. A reversal is decided at one home: of a
-transfer whose payees have several, each leg is paid back by itself.
+Accounts of any homes may take part in one transfer, and in its reversal.
 """
 
 from __future__ import annotations
@@ -41,13 +40,11 @@ class Transfers:
         intake: Intake,
         reads: Reads,
         reply_partition: int,
-        partitions: int,
         later: Callable[[AsyncHandler], Handler],
     ) -> None:
         self._intake = intake
         self._reads = reads
         self._reply_partition = reply_partition
-        self._partitions = partitions
         self._later = later
 
     def create(self, exchange: Exchange) -> None:
@@ -68,7 +65,7 @@ class Transfers:
             detail = f"{original.id} is {original.status}: nothing was moved that could come back."
             error = FieldError("", "original_not_posted", detail)
             raise Refused("operation_refused", detail, error)
-        home = rules.payback_home(legs, body.leg, self._partitions)
+        home = rules.payback_home(legs, body.leg)
         record = requests.reversal(body, key, caller_of(exchange), original.id, home)
         self._submit(exchange, record, created=201)
 

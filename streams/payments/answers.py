@@ -16,8 +16,9 @@ from schemas.errors import Corrupt, Poisoned
 from schemas.metrics import Tally
 from streams.engine import Context, Record
 from streams.payments import linked, records, saga
+from streams.payments.operation import UNDER_WAY, OperationState
 from streams.payments.outlet import Outlet
-from streams.payments.saga import PENDING, REFUSALS, OperationState, State, Trigger
+from streams.payments.saga import PENDING, REFUSALS, State, Trigger
 from streams.payments.state import Operation, Saga
 from streams.payments.stores import OPERATIONS, POSITIONS, SAGAS, find
 
@@ -70,6 +71,9 @@ def on_forwarded(context: Context, record: Record) -> None:
         "remaining_minor": request["answer_remaining_minor"],
         "entries": request["answer_entries"],
         "leg_indexes": request["answer_leg_indexes"],
+        "parts": request["answer_parts"],
+        "legs": request["answer_legs"],
+        "original_legs": request["answer_original_legs"],
     }
     _apply(context, record, ids.slot_of(request["resource_id"]), answer)
 
@@ -87,14 +91,11 @@ def _apply(context: Context, record: Record, slot: int, answer: Answer) -> None:
         raise Poisoned(f"{saga_id} has no saga here")
     outlet = Outlet(context, record, slot)
     if operation is not None:
-        if operation.state is not OperationState.PENDING:
+        if operation.state not in UNDER_WAY:
             return
-        _settle_operation(operation, answer)
-        if found is not None:
-            _move_by_operation(outlet, found, operation, answer)
-        for waiter in operation.waiters:
-            outlet.operation_reply(operation, found, waiter, **_told(answer))
-        operation.waiters = []
+        whole = linked.advance(outlet, operation, answer) if linked.concerns(answer) else answer
+        if whole is not None:
+            _end_operation(outlet, operation, found, whole)
         context.put(OPERATIONS, slot, operation_key, operation)
     else:
         assert found is not None
@@ -106,6 +107,17 @@ def _apply(context: Context, record: Record, slot: int, answer: Answer) -> None:
             return
     if found is not None:
         context.put(SAGAS, slot, key, found)
+
+
+def _end_operation(outlet: Outlet, operation: Operation, of: Saga | None, answer: Answer) -> None:
+    _settle_operation(operation, answer)
+    if of is not None:
+        _move_by_operation(outlet, of, operation, answer)
+    for waiter in operation.waiters:
+        outlet.operation_reply(operation, of, waiter, **_told(answer))
+    operation.waiters = []
+    operation.target_id = operation.legs = operation.reference = None
+    operation.original_legs, operation.metadata = [], {}
 
 
 def _settle_operation(operation: Operation, answer: Answer) -> None:

@@ -1,6 +1,7 @@
 """Movements that several homes must agree on: all are asked to prepare, then all commit or abort.
 
-The ledger's answer to the saga's first command names the homes. Once all have prepared, the saga
+They are a saga's own, or those of an operation that pays back. The ledger's answer to the first
+command names the homes, and of a reversal the legs. Once all have prepared, the saga
 commits, and nothing can stop it any more; when one refuses, or has not answered in time, all others
 abort. Each step is one command to each home, sent once and in the order of that home's log, so an
 abort always comes after what it undoes. Answers that come too late, or twice, change nothing. What
@@ -13,27 +14,37 @@ from typing import Any, Final
 
 from schemas import ids
 from schemas.errors import Corrupt
-from streams.payments import records, saga
+from streams.payments import linked_records, operation, records, saga
+from streams.payments.operation import OperationState
 from streams.payments.outlet import Outlet
 from streams.payments.saga import REFUSALS, State, Trigger
-from streams.payments.state import Linked, Moved, Saga
+from streams.payments.state import Linked, Moved, Operation, Saga
 
 Answer = dict[str, Any]
+Agreeing = Saga | Operation
 
 PREPARED: Final = "transfer.prepared"
-TIMER: Final = "/homes"
-"""What the key of the timer ends in that waits for homes to answer."""
+OF_SAGA: Final = "homes"
+OF_OPERATION: Final = "operation"
+"""What the key of the timer ends in, after a slash, that waits for homes to answer."""
 
 DEADLINE_US: Final = 30_000_000
 """How long homes may take to prepare, by log time; money is held meanwhile."""
 
 _PHASES: Final = {
-    "prepare": frozenset({State.PREPARING, State.TRANSFER_PREPARING}),
-    "commit": frozenset({State.COMMITTING, State.TRANSFER_COMMITTING}),
-    "abort": frozenset({State.ABORTING, State.TRANSFER_ABORTING}),
+    "prepare": {State.PREPARING, State.TRANSFER_PREPARING, OperationState.PREPARING},
+    "commit": {State.COMMITTING, State.TRANSFER_COMMITTING, OperationState.COMMITTING},
+    "abort": {State.ABORTING, State.TRANSFER_ABORTING, OperationState.ABORTING},
 }
-_BEGINNING: Final = frozenset({State.POSTING, State.TRANSFERRING})
+_BEGINNING: Final = {State.POSTING, State.TRANSFERRING, OperationState.PENDING}
 _STEPS: Final = tuple(f"{phase}-" for phase in _PHASES)
+_ENDS: Final = {
+    (Saga, "commit"): "transfer.committed",
+    (Saga, "abort"): "transfer.aborted",
+    (Operation, "commit"): "transfer.reversed",
+    (Operation, "abort"): "transfer.rejected",
+}
+"""What the whole is told as."""
 _LATE: Final = ("homes_unavailable", "Not every home that must agree has answered in time.")
 
 
@@ -43,32 +54,32 @@ def concerns(answer: Answer) -> bool:
     return answer["type"] == PREPARED or step.startswith(_STEPS)
 
 
-def advance(outlet: Outlet, of: Saga, answer: Answer) -> Answer | None:
+def advance(outlet: Outlet, of: Agreeing, answer: Answer) -> Answer | None:
     """Take one home's answer; once all have ended, return the whole as one answer of the ledger."""
-    phase, _, number = answer["step"].partition("-")
+    phase, _, rest = answer["step"].partition("-")
     if phase not in _PHASES:
         if of.state in _BEGINNING:
-            _prepare(outlet, of, answer["parts"])
+            _prepare(outlet, of, answer)
         return None
-    linked = of.linked
-    if linked is None or of.state not in _PHASES[phase] or int(number) not in linked.waiting:
+    linked, number = of.linked, int(rest.partition("-")[0])
+    if linked is None or of.state not in _PHASES[phase] or number not in linked.waiting:
         return None
-    if phase == "prepare" and of.dry_run:
-        return _tried(of, linked, int(number), answer)
+    if phase == "prepare" and _is_dry(of):
+        return _tried(of, linked, number, answer)
     if phase == "prepare":
-        _prepared(outlet, of, linked, int(number), answer)
+        _prepared(outlet, of, linked, number, answer)
         return None
     if answer["type"] in REFUSALS:
         raise Corrupt(f"{of.resource_id} was agreed to, and refused as {answer['reason']}")
-    linked.waiting.remove(int(number))
-    _gather(linked, answer)
+    linked.waiting.remove(number)
+    _gather(of, linked, answer)
     if linked.waiting:
         return None
     of.linked = None
     return _whole(of, linked, phase)
 
 
-def on_deadline(outlet: Outlet, of: Saga) -> bool:
+def on_deadline(outlet: Outlet, of: Agreeing) -> bool:
     """Abort what not every home has prepared in time; False where all have."""
     linked = of.linked
     if linked is None or of.state not in _PHASES["prepare"]:
@@ -78,15 +89,21 @@ def on_deadline(outlet: Outlet, of: Saga) -> bool:
     return True
 
 
-def _prepare(outlet: Outlet, of: Saga, parts: list[str]) -> None:
-    """Ask every home beside the saga's own, which has prepared already."""
-    of.linked = linked = Linked(parts=parts)
-    if not of.dry_run:
+def _prepare(outlet: Outlet, of: Agreeing, answer: Answer) -> None:
+    """Ask every home but the first, which has prepared already."""
+    of.linked = linked = Linked(parts=answer["parts"])
+    if isinstance(of, Operation):
+        linked.amount_minor, linked.remaining_minor = (
+            answer["amount_minor"],
+            answer["remaining_minor"],
+        )
+        of.legs, of.original_legs = records.legs_of(answer["legs"]), answer["original_legs"]
+    if not _is_dry(of):
         outlet.context.set_timer(outlet.record.at_us + DEADLINE_US, outlet.slot, _timer(of))
-    _ask(outlet, of, linked, Trigger.HOMES_NAMED, range(1, len(parts)))
+    _ask(outlet, of, linked, Trigger.HOMES_NAMED, range(1, len(linked.parts)))
 
 
-def _prepared(outlet: Outlet, of: Saga, linked: Linked, part: int, answer: Answer) -> None:
+def _prepared(outlet: Outlet, of: Agreeing, linked: Linked, part: int, answer: Answer) -> None:
     if answer["type"] in REFUSALS:
         linked.reason, linked.detail = answer["reason"], answer["detail"]
         linked.failed_leg = answer["failed_leg"]
@@ -100,7 +117,7 @@ def _prepared(outlet: Outlet, of: Saga, linked: Linked, part: int, answer: Answe
         _ask(outlet, of, linked, Trigger.HOMES_AGREED, range(len(linked.parts)))
 
 
-def _tried(of: Saga, linked: Linked, part: int, answer: Answer) -> Answer | None:
+def _tried(of: Agreeing, linked: Linked, part: int, answer: Answer) -> Answer | None:
     """Return the answer to the whole once it is known: the first refusal, or that all would."""
     if answer["type"] not in REFUSALS:
         linked.waiting.remove(part)
@@ -112,19 +129,25 @@ def _tried(of: Saga, linked: Linked, part: int, answer: Answer) -> Answer | None
 
 
 def _ask(
-    outlet: Outlet, of: Saga, linked: Linked, trigger: Trigger, parts: range | list[int]
+    outlet: Outlet, of: Agreeing, linked: Linked, trigger: Trigger, parts: range | list[int]
 ) -> None:
-    """Move the saga, and send what the table says to these homes."""
+    """Move the saga or the operation, and send what its table says to these homes."""
+    linked.waiting = list(parts)
+    at_us = outlet.record.at_us
+    if isinstance(of, Operation):
+        of.state, kind = operation.step(of.state, trigger)
+        for number in parts:
+            outlet.command(linked_records.part_of_reversal(of, linked, kind, number, at_us))
+        return
     transition = saga.step(of.state, trigger)
-    of.state, linked.waiting = transition.to, list(parts)
+    of.state = transition.to
     assert transition.command is not None
     for number in parts:
-        at_us = outlet.record.at_us
-        outlet.command(records.linked_command(of, linked, transition.command, number, at_us))
+        outlet.command(linked_records.command(of, linked, transition.command, number, at_us))
 
 
-def _gather(linked: Linked, answer: Answer) -> None:
-    if answer.get("position") is not None:  # only the saga's own home answers without forwarding
+def _gather(of: Agreeing, linked: Linked, answer: Answer) -> None:
+    if isinstance(of, Saga) and answer.get("position") is not None:  # not forwarded: its own home
         linked.place = answer["ledger_partition"], answer["position"]
     linked.booked_at_us = max(linked.booked_at_us, answer["booked_at_us"] or 0)
     if answer["type"] != "transfer.committed":
@@ -137,12 +160,12 @@ def _gather(linked: Linked, answer: Answer) -> None:
         )
 
 
-def _whole(of: Saga, linked: Linked, phase: str) -> Answer:
-    assert linked.place is not None
+def _whole(of: Agreeing, linked: Linked, phase: str) -> Answer:
     linked.moved.sort(key=lambda side: side.leg)
     names = Moved.__struct_fields__[1:]
+    partition, position = linked.place or (None, None)
     return {
-        "type": "transfer.committed" if phase == "commit" else "transfer.aborted",
+        "type": _ENDS[type(of), phase],
         "saga_id": of.resource_id,
         "identity": ids.identity_of(of.resource_id),
         "step": phase,
@@ -150,15 +173,21 @@ def _whole(of: Saga, linked: Linked, phase: str) -> Answer:
         "detail": linked.detail,
         "failed_leg": linked.failed_leg,
         "repeated": False,
-        "amount_minor": None,
-        "remaining_minor": None,
+        "amount_minor": linked.amount_minor,
+        "remaining_minor": linked.remaining_minor,
         "entries": [{name: getattr(side, name) for name in names} for side in linked.moved],
         "released": linked.released,
         "booked_at_us": linked.booked_at_us,
-        "ledger_partition": linked.place[0],
-        "position": linked.place[1],
+        "ledger_partition": partition,
+        "position": position,
     }
 
 
-def _timer(of: Saga) -> bytes:
-    return f"{ids.identity_of(of.resource_id)}{TIMER}".encode()
+def _is_dry(of: Agreeing) -> bool:
+    return isinstance(of, Saga) and of.dry_run
+
+
+def _timer(of: Agreeing) -> bytes:
+    if isinstance(of, Saga):
+        return f"{ids.identity_of(of.resource_id)}/{OF_SAGA}".encode()
+    return f"{of.identity}/{OF_OPERATION}".encode()

@@ -81,6 +81,9 @@ class Outlet:
             "answer_booked_at_us": answer["booked_at_us"],
             "answer_entries": answer["entries"],
             "answer_leg_indexes": answer["leg_indexes"],
+            "answer_parts": answer["parts"],
+            "answer_legs": answer["legs"],
+            "answer_original_legs": answer["original_legs"],
         }
         self._emit(REQUESTS, self.slot, saga_id, _encode_request(request))
 

@@ -10,12 +10,13 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from schemas.ids import command_id, identity_of, slot_of
-from streams.payments.saga import OPERATIONS, STATUS, OperationState, State
-from streams.payments.state import TIMELINE_MAX, Linked, Operation, Saga, Share, Waiter
+from streams.payments.operation import OPERATIONS, OperationState
+from streams.payments.saga import STATUS, State
+from streams.payments.state import TIMELINE_MAX, Legs, Operation, Saga, Share, Waiter
 
 Fields = dict[str, Any]
 
-_LEG: Final = ("source", "destination", "amount_minor", "currency")
+LEG: Final = ("source", "destination", "amount_minor", "currency")
 _ACCOUNT: Final = ("account_kind", "account_name", "min_balance_minor", "max_balance_minor")
 
 
@@ -42,7 +43,7 @@ def saga(request: Fields, state: State, at_us: int) -> Saga:
         expires_at_us=None if expires_in_s is None else at_us + expires_in_s * 1_000_000,
         effective_at_us=request["effective_at_us"],
         dry_run=request["dry_run"],
-        legs=[tuple(leg[name] for name in _LEG) for leg in legs] if legs else None,
+        legs=legs_of(legs) if legs else None,
         reference=request["reference"] if legs else None,
         metadata=request["metadata"] if legs else {},
     )
@@ -78,7 +79,7 @@ def opening_command(of: Saga, kind: str, request: Fields, reason: str | None) ->
         return command
     command["transfer_id"] = resource_id
     if not command["legs"]:
-        command["legs"] = [_leg(of)]
+        command["legs"] = [leg_of(of)]
     if kind == "hold.place":
         command["hold_id"] = resource_id
         command["expires_at_us"] = of.expires_at_us
@@ -116,31 +117,6 @@ def operation_command(of: Operation, request: Fields, home_account: str, at_us: 
     }
 
 
-def linked_command(of: Saga, linked: Linked, kind: str, number: int, at_us: int) -> Fields:
-    """Build what the saga asks of one of several homes: to prepare, to commit or to abort."""
-    part = linked.parts[number]
-    step = f"{kind.partition('.')[2]}-{number}"
-    return {
-        "type": kind,
-        "command_id": command_id(of.resource_id, step, 1),
-        "saga_id": of.resource_id,
-        "step": step,
-        "attempt": 1,
-        **_identity(of),
-        "slot": slot_of(part),
-        "home_account": part,
-        "requested_at_us": at_us,
-        "transfer_id": of.resource_id,
-        "legs": [dict(zip(_LEG, leg, strict=True)) for leg in of.legs or ()] or [_leg(of)],
-        "effective_at_us": of.effective_at_us,
-        "reference": of.reference,
-        "metadata": of.metadata,
-        "reason": linked.reason,
-        "failed_leg": linked.failed_leg,
-        "dry_run": of.dry_run,
-    }
-
-
 def expiry_command(of: Saga, at_us: int) -> Fields:
     """Build the command that gives back what is left of a hold whose time is over."""
     return {
@@ -149,7 +125,7 @@ def expiry_command(of: Saga, at_us: int) -> Fields:
         "saga_id": of.resource_id,
         "step": "expire",
         "attempt": of.expiry_attempt,
-        **_identity(of),
+        **identity_of_saga(of),
         "requested_at_us": at_us,
         "transfer_id": of.resource_id,
         "hold_id": of.resource_id,
@@ -240,6 +216,11 @@ def _reply(resource_id: str, to: Waiter, at_us: int) -> Fields:
     }
 
 
+def legs_of(legs: Iterable[Fields]) -> Legs:
+    """Return legs as they are kept."""
+    return [tuple(leg[name] for name in LEG) for leg in legs]
+
+
 def shares_of(entries: Iterable[Fields]) -> list[Share]:
     """Return the shares that entries changed, as they are kept."""
     return [(each["account_id"], each["share"], each["version"]) for each in entries]
@@ -267,7 +248,7 @@ def _progress(of: Saga) -> Fields:
     }
 
 
-def _leg(of: Saga) -> Fields:
+def leg_of(of: Saga) -> Fields:
     """Return a payment's one leg."""
     return {
         "source": of.source_account,
@@ -277,7 +258,8 @@ def _leg(of: Saga) -> Fields:
     }
 
 
-def _identity(of: Saga) -> Fields:
+def identity_of_saga(of: Saga) -> Fields:
+    """Return by what a command says whose it is."""
     return {
         "tenant": of.tenant,
         "identity": identity_of(of.resource_id),

@@ -16,8 +16,10 @@ from schemas.metrics import Tally
 from streams.engine import Context, Record
 from streams.payments import dedup, linked, records, saga, velocity
 from streams.payments.dedup import Use
+from streams.payments.operation import OPERATIONS as OPERATION_KINDS
+from streams.payments.operation import UNDER_WAY, OperationState
 from streams.payments.outlet import Outlet
-from streams.payments.saga import PENDING, OperationState, Trigger
+from streams.payments.saga import PENDING, Trigger
 from streams.payments.state import (
     CONFLICTS_MAX,
     WAITERS_MAX,
@@ -69,7 +71,7 @@ def on_operation(context: Context, record: Record, slot: int) -> None:
             outlet.operation_reply(operation, target, waiter, conflict=True)
         return
     if waiter is not None:
-        if operation.state is not OperationState.PENDING:
+        if operation.state not in UNDER_WAY:
             outlet.operation_reply(operation, target, waiter)
         elif len(operation.waiters) < WAITERS_MAX:
             operation.waiters.append(waiter)
@@ -78,15 +80,21 @@ def on_operation(context: Context, record: Record, slot: int) -> None:
 
 def on_expiry(context: Context, record: Record, slot: int, identity: str) -> None:
     """End what has run out of time: an authorization, or the wait for homes that must agree."""
-    identity, _, rest = identity.partition("/")
+    identity, _, late = identity.partition("/")
+    outlet = Outlet(context, record, slot)
+    if late == linked.OF_OPERATION:
+        operation, key = find(context, OPERATIONS, slot, identity, record.at_us)
+        if operation is not None and linked.on_deadline(outlet, operation):
+            context.put(OPERATIONS, slot, key, operation)
+        return
     found, key = find(context, SAGAS, slot, identity, record.at_us)
     if found is None:
         return
-    if rest:
-        if linked.on_deadline(Outlet(context, record, slot), found):
+    if late:
+        if linked.on_deadline(outlet, found):
             context.put(SAGAS, slot, key, found)
     elif found.state is saga.State.AUTHORIZED:
-        Outlet(context, record, slot).command(records.expiry_command(found, record.at_us))
+        outlet.command(records.expiry_command(found, record.at_us))
 
 
 def _begin(outlet: Outlet, rules: RuleSet, waiter: Waiter | None) -> Saga:
@@ -156,6 +164,9 @@ def _operate(outlet: Outlet, request: dict[str, Any], target: Saga | None) -> Op
         home_account=request["home_account"],
         state=OperationState.PENDING,
     )
+    if OPERATION_KINDS[new.kind] == "transfer.reverse":
+        new.target_id = request["target_id"]
+        new.reference, new.metadata = request["reference"], request["metadata"]
     if not new.kind.startswith("payment."):
         home = request["home_account"]
     elif target is None:

@@ -4,10 +4,10 @@ A saga lives from its request to one final state. Every accepted payment claims 
 ledger, the one that risk refused too (`rejecting`), so that the ledger has exactly one outcome for
 each and a key that was used once, whatever came of it, can never move money under another body.
 
-What is done to a payment or an account later (capture, void, refund, freeze ...) is an *operation*
-with a key of its own: pending until the ledger has answered, then applied or refused. The ledger is
-the authority for amounts; a payment's status follows from what it says is left of a hold, or left
-to pay back. A pair that is not in the table is a broken invariant.
+What is done to a payment or an account later (capture, void, refund, freeze ...) is an operation
+(see `operation`), whose outcome may move the saga. The ledger is the authority for amounts; a
+payment's status follows from what it says is left of a hold, or left to pay back. A pair that is
+not in the table is a broken invariant.
 """
 
 from __future__ import annotations
@@ -200,25 +200,6 @@ PENDING: Final = frozenset(
 )
 """States that wait for the ledger; in all others a request for the resource is answered at once."""
 
-
-class OperationState(Enum):
-    """Where an operation is."""
-
-    PENDING = "pending"
-    APPLIED = "applied"
-    REFUSED = "refused"
-
-
-OPERATIONS: Final[dict[str, str]] = {
-    "payment.capture": "hold.post",
-    "payment.void": "hold.void",
-    "payment.refund": "transfer.reverse",
-    "transfer.reverse": "transfer.reverse",
-    "account.freeze": "account.freeze",
-    "account.unfreeze": "account.unfreeze",
-    "account.close": "account.close",
-}
-"""Which command an operation sends."""
 
 _DIRECT: Final = {
     trigger.value: trigger

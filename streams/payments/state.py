@@ -10,7 +10,8 @@ from typing import Final
 
 import msgspec
 
-from streams.payments.saga import OperationState, State
+from streams.payments.operation import OperationState
+from streams.payments.saga import State
 
 WAITERS_MAX: Final = 8
 """Requests that may wait on one resource at once; a further one polls."""
@@ -50,7 +51,8 @@ class Linked(msgspec.Struct, array_like=True, gc=False):
 
     `parts` names an account at each, the saga's own first; `waiting` those, by number, who have not
     answered what was asked last. `place` is where the saga's own home ended its part; `released`
-    are the shares, with their versions, where what was held was given back.
+    are the shares, with their versions, where what was held was given back. `amount_minor` and
+    `remaining_minor` are what a reversal pays back, and leaves to pay back.
     """
 
     parts: list[str]
@@ -62,6 +64,12 @@ class Linked(msgspec.Struct, array_like=True, gc=False):
     place: tuple[int, int] | None = None
     booked_at_us: int = 0
     released: list[Share] = []
+    amount_minor: int | None = None
+    remaining_minor: int | None = None
+
+
+Legs = list[tuple[str, str, int, str]]
+"""Source, destination, amount and currency of each."""
 
 
 class Saga(msgspec.Struct, array_like=True, gc=False):
@@ -99,7 +107,7 @@ class Saga(msgspec.Struct, array_like=True, gc=False):
     expires_at_us: int | None = None
     effective_at_us: int | None = None
     dry_run: bool = False
-    legs: list[tuple[str, str, int, str]] | None = None
+    legs: Legs | None = None
     linked: Linked | None = None
     expiry_attempt: int = 1
     reference: str | None = None
@@ -107,7 +115,11 @@ class Saga(msgspec.Struct, array_like=True, gc=False):
 
 
 class Operation(msgspec.Struct, array_like=True, gc=False):
-    """A capture, void, refund, reversal, freeze, unfreeze or close, under its own key."""
+    """A capture, void, refund, reversal, freeze, unfreeze or close, under its own key.
+
+    `target_id`, and what follows it, are kept of a reversal until it has ended: `legs` and
+    `original_legs`, which homes must agree to, and what each home's log tells again.
+    """
 
     identity: str
     kind: str
@@ -119,6 +131,12 @@ class Operation(msgspec.Struct, array_like=True, gc=False):
     reason: str | None = None
     detail: str | None = None
     waiters: list[Waiter] = []
+    target_id: str | None = None
+    legs: Legs | None = None
+    original_legs: list[int] = []
+    linked: Linked | None = None
+    reference: str | None = None
+    metadata: dict[str, str] = {}
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -12,7 +12,8 @@ import msgspec
 
 from streams.engine import Collection, Context, generations
 from streams.payments import state, velocity
-from streams.payments.saga import OperationState, State
+from streams.payments.operation import UNDER_WAY
+from streams.payments.saga import State
 from streams.payments.state import Operation, Saga
 from streams.payments.velocity import Profile
 
@@ -38,7 +39,7 @@ def _saga_under_way(saga: Saga) -> bool:
 
 
 def _operation_under_way(operation: Operation) -> bool:
-    return operation.state is OperationState.PENDING
+    return operation.state in UNDER_WAY
 
 
 SAGAS: Collection[Saga] = Collection(

@@ -13,8 +13,8 @@ from schemas import ids, wire
 from schemas.errors import Poisoned
 from streams.engine import HORIZON_S, Collection, Context, Input, OnPoison, Record, Task
 from streams.payments import answers, requests
+from streams.payments.operation import OPERATIONS as OPERATION_KINDS
 from streams.payments.outlet import COMMANDS, EVENTS, REPLIES, REQUESTS
-from streams.payments.saga import OPERATIONS as OPERATION_KINDS
 from streams.payments.stores import OPERATIONS, POSITIONS, PROFILES, SAGAS
 from streams.payments.velocity import Profile, RuleSet
 

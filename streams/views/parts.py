@@ -1,8 +1,9 @@
-"""Transfers that several homes have agreed on: each posts its legs, and tells of them apart. Pure.
+"""What several homes have agreed on: each posts its legs, and tells of them apart. Pure.
 
 What a client has said, and when the transfer was booked, is what the transfer's own home says; the
-others add their entries. They are put in the order of the legs, whoever told of them first. Readers
-pass a row over that has not all `legs_total` of them yet.
+others add their entries. They are put in the order of the legs, whoever told of them first. Of a
+reversal each says what is paid back, and how much of it in all. Readers pass a row over that has
+not all `legs_total` of them yet.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ def row_of(transfer_id: str, part: Part) -> tuple[Any, ...]:
     return (
         transfer_id,
         said["tenant"],
+        said["original_id"],
+        said["amount_minor"],
         said["reference"],
         orjson.dumps(said["metadata"]).decode(),
         orjson.dumps(part.entries).decode(),

@@ -116,13 +116,15 @@ on conflict do nothing"""
 # Parts are put together in the order of the legs, the debit first; which came first makes no
 # difference. Position 0: the transfer's own home, which says when it was booked, has not spoken.
 PARTS: Final = """
-insert into transfers (transfer_id, tenant, status, reference, metadata, entries, booked_at_us,
+insert into transfers (transfer_id, tenant, status, original_id, reversed_minor, reference,
+    metadata, entries, booked_at_us, effective_at_us, ledger_position, legs_total)
+select part.transfer_id, part.tenant, 'posted', part.original_id, part.reversed_minor,
+    part.reference, part.metadata, part.entries, part.booked_at_us, part.effective_at_us,
+    part.ledger_position, part.legs_total
+from unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::jsonb[],
+    $7::jsonb[], $8::bigint[], $9::bigint[], $10::bigint[], $11::int[]) as part (transfer_id,
+    tenant, original_id, reversed_minor, reference, metadata, entries, booked_at_us,
     effective_at_us, ledger_position, legs_total)
-select part.transfer_id, part.tenant, 'posted', part.reference, part.metadata, part.entries,
-    part.booked_at_us, part.effective_at_us, part.ledger_position, part.legs_total
-from unnest($1::text[], $2::text[], $3::text[], $4::jsonb[], $5::jsonb[], $6::bigint[],
-    $7::bigint[], $8::bigint[], $9::int[]) as part (transfer_id, tenant, reference, metadata,
-    entries, booked_at_us, effective_at_us, ledger_position, legs_total)
 order by part.transfer_id
 on conflict (transfer_id) do update set
     entries = (

@@ -64,12 +64,16 @@ class Customer(Client):
         return status, answer
 
     def move(self, key: str, *legs: tuple[str, str, int], **more: Any) -> tuple[int, Body]:
+        status, _, answer = self.post("/v1/transfers", key, self.asked(*legs) | more)
+        return status, answer
+
+    @staticmethod
+    def asked(*legs: tuple[str, str, int]) -> Body:
         named = [
             {"source": source, "destination": destination, "amount": amount, "currency": "EUR"}
             for source, destination, amount in legs
         ]
-        status, _, answer = self.post("/v1/transfers", key, {"legs": named} | more)
-        return status, answer
+        return {"legs": named}
 
     def funded(self, amount: int) -> tuple[str, str]:
         """A bank, and an account with this much from it."""
@@ -344,21 +348,52 @@ def test_a_leg_is_paid_back_by_itself_and_never_more_than_it_moved(client: Custo
     assert wait_for(lambda: found() == [(transfer["id"], 20)], 20), found()
 
 
-def test_legs_to_payees_of_several_homes_are_paid_back_one_by_one(client: Customer) -> None:
+def test_legs_to_payees_of_several_homes_are_paid_back_together_or_not_at_all(
+    client: Customer,
+) -> None:
     _, ada = client.funded(100)
     bob = client.elsewhere(ada)
     carl = client.elsewhere(bob)
     transfer = client.move("t", (ada, bob, 60), (ada, carl, 40))[1]
-    path = f"/v1/transfers/{transfer['id']}/reversals"
-    status, _, refused = client.post(path, "whole", {})
-    assert (status, refused["code"]) == (422, "debits_need_one_home")
-    for leg in (0, 1):
-        assert client.post(path, f"leg{leg}", {"leg": leg})[0] == 201
-        assert code(client.post(path, f"more{leg}", {"leg": leg})[2]) == "already_reversed"
-    found = [client.balances(account)["posted"] for account in (ada, bob, carl)]
-    assert found == [100, 0, 0]
     shown = f"/v1/transfers/{transfer['id']}"
+    path = f"{shown}/reversals"
+    assert client.post(path, "part", {"leg": 1, "amount": 5})[0] == 201
+    assert client.move("spent", (carl, ada, 1))[0] == 201
+    status, _, refused = client.post(path, "short", {})
+    assert (status, code(refused)) == (422, "insufficient_funds")
+    assert refused["errors"][0]["pointer"].startswith("/legs/1")
+    standing = [client.balances(account) for account in (ada, bob, carl)]
+    assert [(each["posted"], each["held"]) for each in standing] == [(6, 0), (60, 0), (34, 0)]
+    assert client.move("back again", (ada, carl, 1))[0] == 201
+    status, _, back = client.post(path, "whole", {"reference": client.run})
+    assert (status, back["status"], back["reverses"]) == (201, "posted", transfer["id"]), back
+    legs = [(leg["source"], leg["destination"], leg["amount"]) for leg in back["legs"]]
+    assert legs == [(carl, ada, 35), (bob, ada, 60)]
+    again = client.post(path, "whole", {"reference": client.run})
+    assert (again[0], again[2]["id"], again[2]["legs"]) == (200, back["id"], back["legs"])
+    assert [client.balances(account)["posted"] for account in (ada, bob, carl)] == [100, 0, 0]
+    assert code(client.post(path, "more", {})[2]) == "already_reversed"
     assert wait_for(lambda: client.get(shown)[2]["reversed_amount"] == 100, 20)
+    got = client.get(f"/v1/transfers/{back['id']}")[2]
+    found = [got[name] for name in ("status", "reverses", "legs", "reference")]
+    assert found == ["posted", transfer["id"], back["legs"], client.run]
+
+
+def test_what_a_capped_payer_elsewhere_has_paid_comes_back_as_far_as_there_is_room(
+    client: Customer,
+) -> None:
+    bank, ada = client.account("bank", "external"), client.account("a", limits={"max_balance": 100})
+    bob = client.elsewhere(ada)
+    assert client.pay("funds", bank, ada, 100)[2]["status"] == "settled"
+    paid = client.pay("p", ada, bob, 60)[2]
+    assert paid["status"] == "settled"
+    assert client.pay("fill", bank, ada, 50)[2]["status"] == "settled"
+    path = f"/v1/payments/{paid['id']}/refunds"
+    status, _, refused = client.post(path, "all", {})
+    assert (status, code(refused)) == (422, "balance_limit_exceeded"), refused
+    status, _, after = client.post(path, "some", {"amount": 10})
+    assert (status, after["status"]) == (200, "partially_refunded"), after
+    assert [client.balances(a)["posted"] for a in (ada, bob)] == [100, 50]
 
 
 def test_a_transfer_debits_accounts_of_several_homes_together_or_not_at_all(
@@ -466,17 +501,20 @@ async def turn(stack: Stack, role: str, log: AIOKafkaConsumer, awaited: tuple[st
     stack.pause(role)
 
 
+@pytest.mark.parametrize("kind", ["post", "reverse"])
 async def test_streams_killed_when_all_homes_have_agreed_has_all_of_them_commit(
-    stack: Stack, client: Customer
+    stack: Stack, client: Customer, kind: str
 ) -> None:
     bank, ada = client.funded(100)
     bob = client.elsewhere(ada)
-    assert client.pay("bob", bank, bob, 100)[2]["status"] == "settled"
-    carl = client.account("carl")
-    legs = [
-        {"source": payer, "destination": carl, "amount": amount, "currency": "EUR"}
-        for payer, amount in ((ada, 60), (bob, 70))
-    ]
+    carl = client.elsewhere(bob)
+    path, asked = "/v1/transfers", client.asked((ada, carl, 60), (bob, carl, 70))
+    wanted = [(40, 0), (30, 0), (130, 0)]
+    if kind == "post":
+        assert client.pay("bob", bank, bob, 100)[2]["status"] == "settled"
+    else:
+        paid = client.move("paid", (ada, bob, 60), (ada, carl, 40))[1]
+        path, asked, wanted = f"{path}/{paid['id']}/reversals", {}, [(100, 0), (0, 0), (0, 0)]
     partitions = [TopicPartition(topic, n) for topic in TURNS for n in range(4)]
     async with AIOKafkaConsumer(
         bootstrap_servers=stack.kafka, isolation_level="read_committed", enable_auto_commit=False
@@ -485,13 +523,13 @@ async def test_streams_killed_when_all_homes_have_agreed_has_all_of_them_commit(
         await log.seek_to_end(*partitions)
         stack.pause("ledger_writer")
         try:
-            status, _, made = client.post("/v1/transfers", "t", {"legs": legs}, wait=0)
+            status, _, made = client.post(path, "t", asked, wait=0)
             assert (status, made["status"]) == (202, "accepted")
-            for role, kind in (
-                ("streams", "transfer.post"), ("ledger_writer", "transfer.prepared"),
+            for role, written in (
+                ("streams", f"transfer.{kind}"), ("ledger_writer", "transfer.prepared"),
                 ("streams", "transfer.prepare"), ("ledger_writer", "transfer.prepared"),
             ):  # fmt: skip
-                await turn(stack, role, log, (kind, made["id"]))
+                await turn(stack, role, log, (written, made["id"]))
             killed = stack.kill("streams")
         finally:
             stack.resume("ledger_writer")
@@ -501,21 +539,22 @@ async def test_streams_killed_when_all_homes_have_agreed_has_all_of_them_commit(
         shown = [client.balances(account) for account in (ada, bob, carl)]
         return [(each["posted"], each["held"]) for each in shown]
 
-    assert wait_for(lambda: found() == [(40, 0), (30, 0), (130, 0)], 20), found()
+    assert wait_for(lambda: found() == wanted, 20), found()
     assert wait_for(lambda: client.get(f"/v1/transfers/{made['id']}")[0] == 200, 20)
     ledger = await asyncpg.connect(stack.dsn("ledger_reader"))
     try:
         steps = await ledger.fetch(STEPS, made["id"])
     finally:
         await ledger.close()
-    assert [tuple(row) for row in steps] == [
+    own = f"-{ids.identity_of(made['id'])}"
+    assert sorted((row["step"].removesuffix(own), row["type"]) for row in steps) == sorted([
         ("commit-0", "transfer.committed"), ("commit-1", "transfer.committed"),
-        ("post", "transfer.prepared"), ("prepare-1", "transfer.prepared"),
-    ]  # fmt: skip
+        (kind, "transfer.prepared"), ("prepare-1", "transfer.prepared"),
+    ])  # fmt: skip
 
 
 TURNS = ("ledger.commands", "ledger.events")
-STEPS = "select step, type from ledger.outcomes where saga_id = $1 order by step"
+STEPS = "select step, type from ledger.outcomes where saga_id = $1"
 
 
 async def test_after_all_operations_log_ledger_views_and_lake_agree(stack: Stack) -> None:

@@ -117,6 +117,8 @@ def _agreed(rng: random.Random, n: int, accounts: list[str]) -> list[list[Entry]
             continue
         event = _ledger_event(made, home, 40 * n + len(queues)) | {"type": kind}
         event |= {"transfer_id": made, "reference": f"m {n % 2}", "metadata": {"m": "1"}}
+        if n % 3 == 0:  # a reversal of something
+            event |= {"original_id": ids.transfer_id("t", f"o{n}", first), "amount_minor": 40 + n}
         own = [i for i, (source, _) in enumerate(legs) if source == home]
         entries = [
             {"account_id": account, "share": event["ledger_partition"], "amount_minor": signed}
@@ -404,7 +406,8 @@ def _expect_part(contents: Contents, event: dict[str, Any]) -> None:
     key, home = event["transfer_id"], _is_home(event)
     until_home = (event["booked_at_us"], event["effective_at_us"], 0, event["legs_total"])
     told = (event["reference"], event["metadata"], [])
-    blank = (key, "t", "posted", *[None] * 5, *told, *until_home)
+    of_reversal = (event["original_id"], event["amount_minor"])
+    blank = (key, "t", "posted", *of_reversal, *[None] * 3, *told, *until_home)
     row = contents["transfers"].get(key, blank)
     at_us = event["booked_at_us"]
     sides = [{**entry, "leg": event["leg_indexes"][i // 2], "at_us": at_us}
@@ -579,13 +582,13 @@ class Tables:
             tables["webhook_events"][hook] = (*hook, status, max(old[3], row[3]), *old[4:])
 
     def _merge(self, part: tuple[Any, ...]) -> None:
-        key, tenant, reference, metadata, entries, booked, effective, position, total = part
-        new = (key, tenant, "posted", *[None] * 5, reference, orjson.loads(metadata))
-        new = (*new, orjson.loads(entries), booked, effective, position, total)
+        key, tenant, original, minor, reference, metadata, entries, *at, total = part
+        new = (key, tenant, "posted", original, minor, *[None] * 3, reference)
+        new = (*new, orjson.loads(metadata), orjson.loads(entries), *at, total)
         old = self.contents["transfers"].get(key, new)
         sides = old[10] + [side for side in new[10] if side not in old[10]]
         sides.sort(key=lambda side: (side["leg"], side["amount_minor"]))
-        told = new if position > old[13] else old
+        told = new if new[13] > old[13] else old
         self.contents["transfers"][key] = (*told[:10], sides, *told[11:])
 
     def _shift(self, row: tuple[Any, ...]) -> None:
