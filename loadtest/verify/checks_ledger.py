@@ -55,18 +55,30 @@ LEDGER: Final = (
               from (select *, unnest(legs) as leg from facts
                      where type = 'transfer.reversed' and not repeated and retained)),
         linked_legs as (
-            select o.partition, o.position, o.type, o.saga_id, unnest(c.legs) as leg
-              from decided o
+            select o.*, unnest(c.legs) as leg
+              from linked o
               join commands c on c._partition = o.partition and c._offset = o.command_offset
-             where o.type in ('transfer.prepared', 'transfer.committed', 'transfer.aborted')
-               and not o.repeated and not o.dry and o.retained),
+             where o.retained and not o.is_reversal),
+        returned as (
+            select l.partition, l.position, l.type, b.legs[list_position(b.original_legs, r[1])]
+                       as leg, r[2] as amount_minor
+              from (select *, unnest(returned) as r from linked
+                     where retained and is_reversal) l
+              join agreements b using (agreed_on)),
         placed as (
-            select l.*, case l.type when 'transfer.prepared' then 1 else -1 end as sign
+            select l.partition, l.position, l.type, l.leg,
+                   case l.type when 'transfer.prepared' then 1 else -1 end as sign
               from linked_legs l
-              left join decided p on p.saga_id = l.saga_id and p.partition = l.partition
-                                 and p.type = 'transfer.prepared' and not p.repeated
+              left join linked p on p.agreed_on = l.agreed_on and p.partition = l.partition
+                                and p.type = 'transfer.prepared'
              where place_of(leg.source, leg.destination, l.saga_id) = l.partition
-               and (l.type <> 'transfer.aborted' or p.position < l.position)),
+               and (l.type <> 'transfer.aborted' or p.position < l.position)
+            union all
+            select partition, position, type,
+                   {'source': leg.source, 'destination': leg.destination,
+                    'amount_minor': amount_minor, 'currency': leg.currency},
+                   case type when 'transfer.prepared' then 1 else -1 end
+              from returned),
         captured as (
             select b.*, h.source, h.destination, h.currency
               from back b
@@ -116,7 +128,7 @@ LEDGER: Final = (
               from back b
               join linked p on p.partition = b.original_partition
                            and p.position = b.original_position
-              join linked_moves m on m.saga_id = p.saga_id and m.leg = b.index),
+              join linked_moves m on m.agreed_on = p.agreed_on and m.leg = b.index),
         meant as (
             select partition, position, account_id, currency, sum(amount_minor) as amount_minor,
                    sum(held_minor) as held_minor
@@ -170,8 +182,10 @@ LEDGER: Final = (
                 is distinct from
                 (o.booked_at_us, o.chain_hash, o.repeated, o.told_type,
                  coalesce(f.ended_as, o.told_reason))
-             or (e.failed_leg, coalesce(e.parts, []), coalesce(e.leg_indexes, []))
-                is distinct from (o.told_failed_leg, f.parts, f.leg_indexes)
+             or (e.failed_leg, coalesce(e.parts, []), coalesce(e.leg_indexes, []),
+                 coalesce(e.legs, []), coalesce(e.original_legs, []))
+                is distinct from (o.told_failed_leg, f.parts, f.leg_indexes, f.back_legs,
+                 f.back_indexes)
              or (e.hold_id, e.amount_minor, e.remaining_minor, e.original_id, e.dry_run)
                 is distinct from
                 (f.hold_id, f.amount_minor, f.remaining_minor, f.original_id, f.dry)
@@ -261,7 +275,9 @@ LEDGER: Final = (
         with firsts as (
             select partition, position, identity,
                    left(sha256(case when step in ('post', 'reject', 'place', 'open')
-                                      or identity <> right(saga_id, 26) then identity
+                                      or identity <> right(saga_id, 26)
+                                         and not regexp_matches(step, '^(prepare|commit|abort)-')
+                        then identity
                         else identity || '/' || step || '/' || attempt end), 32) as key
               from decided
              where not repeated and not dry and reason is distinct from 'idempotency_key_reused'),

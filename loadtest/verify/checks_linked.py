@@ -1,4 +1,4 @@
-"""What must hold of transfers that several homes agree on: all of them post their part, or none.
+"""What must hold of what several homes agree on: all of them post their part, or none.
 
 Pure data; the tables and the shape of a check are told in `checks`, the views over them in
 `linked`. A command that lies behind the cut may still be under way; its absence is no fault.
@@ -13,81 +13,79 @@ from loadtest.verify.checks import Check
 LINKED: Final = (
     Check(
         "homes_agree",
-        "a transfer over several homes is posted whole, each leg once as asked, or not at all",
-        "select count(distinct saga_id) from linked",
+        "what several homes agree on is posted whole, each leg once as asked, or not at all",
+        "select count(distinct agreed_on) from linked",
         """
         with parts as (
-            select distinct saga_id, home_of(account) as partition
-              from (select saga_id, unnest(from_json(told -> '$.parts', '["VARCHAR"]')) as account
-                      from linked where step = 'post')),
+            select distinct agreed_on, home_of(account) as partition
+              from (select agreed_on, unnest(parts) as account from agreements)),
         done as (
-            select saga_id, partition, count(*) filter (type = 'transfer.prepared') as prepared,
+            select agreed_on, partition, count(*) filter (type = 'transfer.prepared') as prepared,
                    count(*) filter (type = 'transfer.committed') as committed,
                    count(*) filter (type = 'transfer.aborted') as aborted
               from linked group by all),
-        late as (
-            select distinct saga_id, _partition as partition from commands
-             where type in ('transfer.prepare', 'transfer.commit', 'transfer.abort') and not old),
-        told as (
-            select saga_id, type from linked
-            union all
-            select saga_id, case type when 'transfer.commit' then 'transfer.committed'
-                            else 'transfer.aborted' end
-              from commands where type in ('transfer.commit', 'transfer.abort')),
-        ends as (
-            select saga_id, bool_or(type = 'transfer.committed') as committed,
-                   bool_or(type = 'transfer.aborted') as aborted
-              from told group by saga_id),
-        by_part as (
-            select p.saga_id, p.partition, coalesce(d.prepared, 0) as prepared,
-                   coalesce(d.committed, 0) as committed, coalesce(d.aborted, 0) as aborted,
-                   l.saga_id is not null as late
-              from parts p
-              left join done d using (saga_id, partition)
-              left join late l using (saga_id, partition)),
         asked as (
-            select l.saga_id, c.legs
-              from linked l
-              join commands c on c._partition = l.partition and c._offset = l.command_offset
-             where l.step = 'post' and l.retained),
+            select agreement(saga_id, identity, original_id is not null) as agreed_on, _partition,
+                   type, legs, original_legs, old
+              from commands
+             where type in ('transfer.prepare', 'transfer.commit', 'transfer.abort')),
+        late as (select distinct agreed_on, _partition as partition from asked where not old),
+        told as (
+            select agreed_on, type from linked
+            union all
+            select agreed_on, case type when 'transfer.commit' then 'transfer.committed'
+                              else 'transfer.aborted' end
+              from asked where type in ('transfer.commit', 'transfer.abort')),
+        ends as (
+            select agreed_on, bool_or(type = 'transfer.committed') as committed,
+                   bool_or(type = 'transfer.aborted') as aborted
+              from told group by agreed_on),
+        by_part as (
+            select p.agreed_on, p.partition, coalesce(d.prepared, 0) as prepared,
+                   coalesce(d.committed, 0) as committed, coalesce(d.aborted, 0) as aborted,
+                   l.agreed_on is not null as late
+              from parts p
+              left join done d using (agreed_on, partition)
+              left join late l using (agreed_on, partition)),
         whole as (
-            select saga_id from by_part group by saga_id having bool_and(committed > 0))
-        select saga_id, partition, 'ended more than once, or unprepared' as difference from done
+            select agreed_on from by_part group by agreed_on having bool_and(committed > 0))
+        select agreed_on, partition, 'ended more than once, or unprepared' as difference from done
          where prepared > 1 or committed + aborted > 1 or committed > prepared
         union all
-        select saga_id, partition, 'is not one of the homes that must agree'
-          from done anti join parts using (saga_id, partition)
+        select agreed_on, partition, 'is not one of the homes that must agree'
+          from done anti join parts using (agreed_on, partition)
         union all
-        select saga_id, -1, 'committed at one home and aborted at another'
+        select agreed_on, -1, 'committed at one home and aborted at another'
           from ends where committed and aborted
         union all
-        select saga_id, p.partition, 'not committed here, as it was elsewhere'
-          from by_part p join ends e using (saga_id)
+        select agreed_on, p.partition, 'not committed here, as it was elsewhere'
+          from by_part p join ends e using (agreed_on)
          where e.committed and p.committed = 0 and not p.late
         union all
-        select saga_id, p.partition, 'not aborted here, as it was elsewhere'
-          from by_part p join ends e using (saga_id)
+        select agreed_on, p.partition, 'not aborted here, as it was elsewhere'
+          from by_part p join ends e using (agreed_on)
          where e.aborted and p.aborted < p.prepared and not p.late
         union all
-        select saga_id, any_value(partition), format('leg {} was posted more than once', leg)
-          from linked_moves group by saga_id, leg having count(*) > 1
+        select agreed_on, any_value(partition), format('leg {} was posted more than once', leg)
+          from linked_moves group by agreed_on, leg having count(*) > 1
         union all
-        select saga_id, l.partition, format('leg {} was not posted', leg)
-          from (select *, unnest(range((told ->> '$.legs')::int8)) as leg
-                  from linked where step = 'post') l
-          semi join whole using (saga_id)
-          anti join linked_moves using (saga_id, leg)
+        select agreed_on, l.partition, format('leg {} was not posted', leg)
+          from (select *, unnest(range(legs_total)) as leg from agreements) l
+          semi join whole using (agreed_on)
+          anti join linked_moves using (agreed_on, leg)
         union all
-        select saga_id, m.partition, format('leg {} is not as asked', m.leg)
-          from linked_moves m join asked a using (saga_id)
-         where (m.source, m.destination, m.amount_minor, m.currency) is distinct from
+        select agreed_on, m.partition, format('leg {} is not as asked', m.leg)
+          from linked_moves m join agreements a using (agreed_on)
+         where a.legs is not null
+           and (m.source, m.destination, m.amount_minor, m.currency) is distinct from
                (a.legs[m.leg + 1].source, a.legs[m.leg + 1].destination,
                 a.legs[m.leg + 1].amount_minor, a.legs[m.leg + 1].currency)
         union all
-        select saga_id, c._partition, 'was asked for other legs than the home was'
-          from commands c join asked a using (saga_id)
-         where c.type in ('transfer.prepare', 'transfer.commit', 'transfer.abort')
-           and c.legs is distinct from a.legs""",
+        select agreed_on, c._partition, 'was asked for other legs than the home was'
+          from asked c join agreements a using (agreed_on)
+         where a.legs is not null
+           and (c.legs is distinct from a.legs
+             or a.is_reversal and c.original_legs is distinct from a.original_legs)""",
     ),
     Check(
         "links_follow_rows",
@@ -95,13 +93,13 @@ LINKED: Final = (
         "select count(*) from links",
         """
         with ended as (
-            select concat(saga_id, '/', leg) as link_id, kind, partition,
+            select concat(agreed_on, '/', leg) as link_id, kind, partition,
                    any_value(source) filter (type = 'transfer.prepared') as source,
                    any_value(destination) filter (type = 'transfer.prepared') as destination,
                    any_value(currency) filter (type = 'transfer.prepared') as currency,
                    any_value(amount_minor) filter (type = 'transfer.prepared') as amount_minor,
                    arg_max(type, position) as type, count(distinct amount_minor) as amounts
-              from link_sides group by saga_id, leg, kind, partition),
+              from link_sides group by agreed_on, leg, kind, partition),
         derived as (
             select link_id, kind, partition, source, destination, currency, amount_minor,
                    case type when 'transfer.prepared' then 'open'
@@ -126,10 +124,10 @@ LINKED: Final = (
         select link_id, kind, partition, type, 'ended with another amount'
           from ended where amounts <> 1
         union all
-        select concat(m.saga_id, '/', m.leg), 'credit', m.partition, null, 'no room was promised'
+        select concat(m.agreed_on, '/', m.leg), 'credit', m.partition, null, 'no room was promised'
           from linked_moves m
           join accounts a on a.account_id = m.destination and a.max_balance_minor is not null
-          left join links k on k.link_id = concat(m.saga_id, '/', m.leg) and k.kind = 'credit'
+          left join links k on k.link_id = concat(m.agreed_on, '/', m.leg) and k.kind = 'credit'
                            and k.partition = home_of(m.destination)
          where k.link_id is null
         union all

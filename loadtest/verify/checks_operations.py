@@ -63,28 +63,40 @@ OPERATIONS: Final = (
         "select count(*) from facts where type = 'transfer.reversed' and not repeated",
         """
         with back as (
+            -- What is prepared counts until it is aborted.
             select partition, position, original_partition, original_position, leg[1] as leg,
-                   leg[2] as amount_minor
+                   leg[2] as amount_minor, case type when 'transfer.aborted' then -1 else 1 end
+                       as sign
               from (select *, unnest(legs) as leg from facts
-                     where type = 'transfer.reversed' and not repeated)),
+                     where type in ('transfer.reversed', 'transfer.prepared', 'transfer.aborted')
+                       and not repeated)),
         moved as (
             select e.share as original_partition, e.position as original_position,
-                   e.ordinal // 2 as leg, e.amount_minor
+                   e.ordinal // 2 as leg, d.account_id as source, e.account_id as destination,
+                   e.currency, e.amount_minor
               from entries e join outcomes o on o.partition = e.share and o.position = e.position
+              join entries d on d.share = e.share and d.position = e.position
+                            and d.ordinal = e.ordinal - 1
              where o.type = 'transfer.posted' and e.ordinal % 2 = 1
             union all
-            select f.partition, f.position, 0, h.captured_minor
+            select f.partition, f.position, 0, h.source, h.destination, h.currency,
+                   h.captured_minor
               from facts f join holds h using (hold_id)
              where f.type = 'hold.placed' and not f.repeated and not f.dry
             union all
-            select l.partition, l.position, m.leg, m.amount_minor
-              from linked l join linked_moves m using (saga_id)
-             where l.step = 'post'),
+            select l.partition, l.position, m.leg, m.source, m.destination, m.currency,
+                   m.amount_minor
+              from agreements l join linked_moves m using (agreed_on)
+             where not l.is_reversal),
         summed as (
             select original_partition, original_position, leg, count(distinct partition) as owners,
-                   any_value(partition) as partition, sum(amount_minor) as reversed_minor,
+                   any_value(partition) as partition, sum(sign * amount_minor) as reversed_minor,
                    min(amount_minor) as least_minor
-              from back group by all)
+              from back group by all),
+        agreed as (
+            select b.*, original_legs[n] as leg, legs[n] as back
+              from (select *, unnest(generate_series(1, len(legs))) as n from agreements
+                     where is_reversal) b)
         select original_partition, original_position, leg, s.reversed_minor, m.amount_minor
           from summed s
           left join moved m using (original_partition, original_position, leg)
@@ -92,6 +104,11 @@ OPERATIONS: Final = (
          where m.amount_minor is null or s.reversed_minor > m.amount_minor or s.least_minor <= 0
             or s.owners <> 1
             or (s.reversed_minor, s.partition) is distinct from (r.reversed_minor, r.partition)
+        union all
+        select original_partition, original_position, leg, a.back.amount_minor, m.amount_minor
+          from agreed a left join moved m using (original_partition, original_position, leg)
+         where (a.back.source, a.back.destination, a.back.currency)
+               is distinct from (m.destination, m.source, m.currency)
         union all
         select f.partition, f.position, f.original_leg, f.amount_minor, c.amount_minor
           from facts f
@@ -234,10 +251,15 @@ OPERATIONS: Final = (
             select saga_id as resource_id, identity, count(*) as commands,
                    count(distinct _partition) as partitions, bool_and(old) as old,
                    any_value(split_part(step, '-', 1)) as step
-              from commands where step like '%-' || identity group by all),
+              from commands
+             where step like '%-' || identity
+               and type not in ('transfer.prepare', 'transfer.commit', 'transfer.abort')
+             group by all),
         decisions as (
             select saga_id as resource_id, identity, count(*) as decisions
-              from decided where step like '%-' || identity group by all),
+              from decided
+             where step like '%-' || identity
+               and not regexp_matches(step, '^(prepare|commit|abort)-') group by all),
         told as (
             select resource_id, operation_id as identity, count(*) as events
               from payment_events where operation_id is not null group by all),
@@ -272,7 +294,8 @@ OPERATIONS: Final = (
                    any_value(e.amount_minor) as amount_minor,
                    any_value(e.remaining_minor) as remaining_minor,
                    any_value(e.failed_leg) as failed_leg, any_value(e.entries) as entries,
-                   any_value(e.leg_indexes) as leg_indexes, bool_or(e.old) as old
+                   any_value(e.leg_indexes) as leg_indexes,
+                   any_value((e.parts, e.legs, e.original_legs)) as homes, bool_or(e.old) as old
               from ledger_events e, partitions_of p
              where slot_in(e.saga_id) % p.n <> e.ledger_partition group by event_id),
         sent as (
@@ -283,7 +306,9 @@ OPERATIONS: Final = (
                    any_value(answer_remaining_minor) as remaining_minor,
                    any_value(answer_failed_leg) as failed_leg,
                    any_value(answer_entries) as entries,
-                   any_value(answer_leg_indexes) as leg_indexes, bool_or(old) as old
+                   any_value(answer_leg_indexes) as leg_indexes,
+                   any_value((answer_parts, answer_legs, answer_original_legs)) as homes,
+                   bool_or(old) as old
               from requests where type = 'saga.answered' group by request_id)
         select event_id, f.saga_id, coalesce(s.n, 0) as sent
           from foreign_answers f full join sent s using (event_id)
@@ -294,6 +319,7 @@ OPERATIONS: Final = (
                     is distinct from (s.saga_id, s.identity, s.type, s.reason, s.step,
                      s.amount_minor, s.remaining_minor)
                  or s.entries is not null and (f.failed_leg, f.entries, f.leg_indexes)
-                    is distinct from (s.failed_leg, s.entries, s.leg_indexes))""",
+                    is distinct from (s.failed_leg, s.entries, s.leg_indexes)
+                 or s.homes is distinct from f.homes)""",
     ),
 )

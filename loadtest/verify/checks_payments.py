@@ -71,6 +71,14 @@ PAYMENTS: Final = (
         with said as (
             select * from story
              where type <> 'payment.accepted' and not ends_with(type, '.conflicted')),
+        ended as (
+            select saga_id, identity, any_value(told_reason) as reason,
+                   case any_value(type) when 'transfer.committed' then 'transfer.reversed'
+                   else 'transfer.rejected' end as type
+              from decided
+             where type in ('transfer.committed', 'transfer.aborted') and not repeated
+               and (told_extra -> '$.reversal') is not null
+             group by all),
         found as (
             select s.*, o.partition, o.position, o.saga_id, o.step, o.told_type, o.told_reason,
                    f.amount_minor as part_minor, f.remaining_minor,
@@ -81,11 +89,15 @@ PAYMENTS: Final = (
               left join facts f on f.partition = o.partition and f.position = o.position
              where s.operation_id is null
             union all
-            select s.*, o.partition, o.position, o.saga_id, o.step, o.told_type, o.told_reason,
+            -- Of what several homes had to agree on, the ends tell what became of it.
+            select s.*, o.partition, o.position, o.saga_id, o.step,
+                   coalesce(ended.type, o.told_type), coalesce(ended.reason, o.told_reason),
                    f.amount_minor, f.remaining_minor, o.told_partition, o.told_position
               from said s
               left join decided o on o.saga_id = s.resource_id and o.identity = s.operation_id
                                  and o.step like '%-' || o.identity
+                                 and not regexp_matches(o.step, '^(prepare|commit|abort)-')
+              left join ended on ended.saga_id = o.saga_id and ended.identity = o.identity
               left join facts f on f.partition = o.partition and f.position = o.position
              where s.operation_id is not null),
         summed as (

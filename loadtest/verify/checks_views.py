@@ -111,7 +111,8 @@ VIEWS: Final = (
                    o.told_failed_leg as failed_leg, o.old, f.original_id,
                    case when o.type in ('transfer.rejected', 'transfer.aborted') then 'rejected'
                    else 'posted' end as status,
-                   case when o.type = 'transfer.reversed' then f.amount_minor end as reversed_minor
+                   case when o.type in ('transfer.reversed', 'transfer.committed')
+                        then f.amount_minor end as reversed_minor
               from decided o join facts f using (partition, position)
              where (o.type in ('transfer.posted', 'transfer.reversed')
                  or o.type = 'transfer.rejected' and not starts_with(o.step, 'prepare-')

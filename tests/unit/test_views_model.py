@@ -466,7 +466,7 @@ def _expect_ledger(contents: Contents, event: dict[str, Any]) -> None:
             "t",
             "posted" if event["reason"] is None else "rejected",
             event["original_id"],
-            event["amount_minor"],
+            event["amount_minor"] if event["reason"] is None else None,
             event["reason"],
             event["detail"],
             event["failed_leg"],

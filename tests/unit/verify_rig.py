@@ -27,6 +27,7 @@ def account(name: str, kind: ids.Kind = "customer") -> str:
 
 BANK = account("bank", "external")
 A, B, C, D, E = (account(name) for name in "abcde")
+LEG = ("source", "destination", "amount_minor", "currency")
 FURTHER_STEPS = frozenset({"expire", "prepare", "commit", "abort"})
 OPERATIONS = frozenset(
     {"payment.capture", "payment.void", "payment.refund", "transfer.reverse", "account.freeze",
@@ -401,7 +402,8 @@ class World:
         dry = bool((asks or {}).get("dry_run"))
         if reason != "idempotency_key_reused" and not dry:
             under = f"/{step}/1" if step.partition("-")[0] in FURTHER_STEPS else ""
-            under = under if request["identity"] == request["resource_id"][-26:] else ""
+            if request["type"] == "transfer.reverse" and not under:
+                under = f"/{step}/1" if request["resource_id"].endswith(request["identity"]) else ""
             claimed = hashlib.sha256((request["identity"] + under).encode()).hexdigest()[:32]
             row = {"key": claimed, "partition": partition, "position": position}
             self.ledger["identities"].append(row)
@@ -415,7 +417,11 @@ class World:
         for part in (extra or {}).values() if not dry else ():
             event |= {name: value for name, value in part.items() if name in event
                       and name not in {"position", "legs"}}  # fmt: skip
-            event["leg_indexes"] = [side[0] for side in part.get("held", ())]
+        linked = {} if dry else (extra or {}).get("linked", {})
+        back = linked.get("back", ())
+        event["leg_indexes"] = [side[0] for side in linked.get("held", ())]
+        event["original_legs"] = [leg[0] for leg in back]
+        event["legs"] = [dict(zip(LEG, leg[1:], strict=True)) for leg in back]
         self._log("ledger.events", partition, home, event)
         if ids.slot_of(request["resource_id"]) % PARTITIONS != partition:
             self._forward(event, step)
@@ -430,7 +436,8 @@ class World:
             "answer_reason": event["reason"], "answer_step": step,
             "answer_remaining_minor": event["remaining_minor"],
             "answer_failed_leg": event["failed_leg"], "answer_entries": event["entries"],
-            "answer_leg_indexes": event["leg_indexes"],
+            "answer_leg_indexes": event["leg_indexes"], "answer_parts": event["parts"],
+            "answer_legs": event["legs"], "answer_original_legs": event["original_legs"],
         }  # fmt: skip
         self._log("payments.requests", answer["slot"] % PARTITIONS, saga_id, answer)
 

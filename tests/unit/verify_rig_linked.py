@@ -49,28 +49,29 @@ class Linked:
     def prepare(self, number: int, refused: str | None = None, failed: int = 0) -> None:
         """Have a home prepare its part, or refuse."""
         part = self.parts[number]
-        step = f"prepare-{number}" if number else "post"
         told: Row = {"held": self._held(part), "reserved": self._reserved(part),
                      "legs": len(self.legs)}  # fmt: skip
         if number == 0:
-            told["parts"] = self.parts
+            told |= self._first()
         moves = [(self.legs[i]["source"], 0, amount) for i, amount, _ in told["held"]]
+        kind, legs, asks = self._asks("prepare", number)
         outcome = self.world._decide(
-            self.request, step, self.legs,
+            self.request, self._step("prepare", number), legs,
             "transfer.rejected" if refused else "transfer.prepared", refused,
-            kind="transfer.post" if number == 0 else "transfer.prepare", moves=moves, home=part,
-            extra=None if refused else {"linked": told},
+            kind=kind, moves=moves, home=part, asks=asks,
+            extra=None if refused else {"linked": told} | self._facts(told["held"], number),
         )  # fmt: skip
         if refused:
             return
         for kind, sides in (("debit", told["held"]), ("credit", told["reserved"])):
             for index, *_ in sides:
                 self.world.ledger["links"].append(
-                    self.legs[index] | {"link_id": f"{self.id}/{index}", "kind": kind,
+                    self.legs[index] | {"link_id": f"{self.agreed_on}/{index}", "kind": kind,
                                         "partition": home_of(part), "state": "open"}
                 )  # fmt: skip
         if number == 0:
             self.world.sagas.setdefault(self.id, {})["place"] = outcome
+        self._count(told["held"], part, 1)
 
     def end(self, number: int, state: str, reason: str | None = None) -> Row:
         """Have a home commit or abort its part; say so to whom asked where it is the last home."""
@@ -87,13 +88,17 @@ class Linked:
                           (self.legs[index]["destination"], amount, 0)]  # fmt: skip
             else:
                 moves.append((self.legs[index]["source"], 0, -amount))
+        kind, legs, asks = self._asks(kind, number)
         outcome = self.world._decide(
-            self.request, f"{kind}-{number}", self.legs, f"transfer.{state}", None,
-            kind=f"transfer.{kind}", moves=moves, home=part, extra={"linked": told},
-            asks={"reason": reason, "failed_leg": 1 if reason else None},
+            self.request, self._step(kind.partition(".")[2], number), legs, f"transfer.{state}",
+            None, kind=kind, moves=moves, home=part,
+            extra={"linked": told} | self._facts(held, number),
+            asks=asks | {"reason": reason, "failed_leg": 1 if reason else None},
         )  # fmt: skip
+        if state == "aborted":
+            self._count(held, part, -1)
         for link in self.world.ledger["links"]:
-            if link["link_id"].startswith(self.id) and link["partition"] == home_of(part):
+            if link["link_id"].startswith(self.agreed_on) and link["partition"] == home_of(part):
                 link["state"] = state
         self._keep_rooms()
         if not self.payment:
@@ -126,6 +131,28 @@ class Linked:
         ended = [self.end(number, "aborted", reason) for number in others]
         self.tell(ended[0], reason)
         return self.id
+
+    @property
+    def agreed_on(self) -> str:
+        return self.id
+
+    def _step(self, kind: str, number: int) -> str:
+        return "post" if (kind, number) == ("prepare", 0) else f"{kind}-{number}"
+
+    def _asks(self, kind: str, number: int) -> tuple[str, list[Row], Row]:
+        """Return the command's type, its legs, and what else it says."""
+        first = (kind, number) == ("prepare", 0)
+        return "transfer.post" if first else f"transfer.{kind}", self.legs, {}
+
+    def _first(self) -> Row:
+        """Return what the first home tells beside its part."""
+        return {"parts": self.parts}
+
+    def _facts(self, held: list[list[Any]], number: int) -> Row:
+        return {}
+
+    def _count(self, held: list[list[Any]], part: str, sign: int) -> None:
+        pass
 
     def _place(self, source: str, destination: str, home: str) -> int:
         guarded = [who for who in (source, destination) if ids.is_guarded(who)]
@@ -160,19 +187,23 @@ class Linked:
             {"account_id": who, "promised_minor": minor} for who, minor in promised.items()
         ]
 
+    def _shown_as(self) -> tuple[str | None, int | None]:
+        return None, None
+
     def _show(self, part: str, state: str, reason: str | None, outcome: Row) -> None:
         views, home = self.world.views["view_transfers"], part == self.parts[0]
         shown = next((v for v in views if v["transfer_id"] == self.id), None)
         if state == "aborted" and (not home or shown):
             return
         if shown is None:
-            self.world._show_transfer(outcome, None, None)
+            self.world._show_transfer(outcome, *self._shown_as())
             shown = views[-1]
             shown |= {"entries": "[]", "ledger_position": 0}
         if home:
             shown["ledger_position"] = outcome["position"]
         if state == "aborted":
             shown |= {"status": "rejected", "reason": reason, "failed_leg": 1}
+            shown |= {"reversed_minor": None}
             return
         sides = [
             entry | {"leg": self._held(part)[at // 2][0]}
@@ -181,9 +212,76 @@ class Linked:
         shown["entries"] = json.dumps(json.loads(shown["entries"]) + sides)
 
 
+class Returned(Linked):
+    """A reversal of such a transfer, whose payees have several homes; told to nobody but views."""
+
+    def __init__(self, world: World, key: str, of: Linked) -> None:
+        self.world, self.payment, self.original = world, False, of
+        self.indexes = [*reversed(range(len(of.legs)))]
+        self.legs = [
+            of.legs[i] | {"source": of.legs[i]["destination"], "destination": of.legs[i]["source"]}
+            for i in self.indexes
+        ]
+        self.places = [home_of(leg["source"]) for leg in self.legs]
+        home = of.legs[0]["destination"]
+        self.parts = [home]
+        for leg in self.legs:
+            if home_of(leg["source"]) not in map(home_of, self.parts):
+                self.parts.append(leg["source"])
+        self.id = ids.transfer_id("demo", key, home)
+        self.request = world._request("transfer.reverse", self.id, home, key, target_id=of.id)
+
+    @property
+    def agreed_on(self) -> str:
+        return f"{self.id}/{self.request['identity']}"
+
+    def tell(self, outcome: Row, reason: str | None = None) -> None:
+        """Only the asker is told."""
+
+    def _step(self, kind: str, number: int) -> str:
+        if (kind, number) == ("prepare", 0):
+            return f"reverse-{self.request['identity']}"
+        return f"{kind}-{number}-{self.request['identity']}"
+
+    def _asks(self, kind: str, number: int) -> tuple[str, list[Row], Row]:
+        asks: Row = {"original_id": self.original.id}
+        if (kind, number) == ("prepare", 0):
+            return "transfer.reverse", [], asks
+        return f"transfer.{kind}", self.legs, asks | {"original_legs": self.indexes}
+
+    def _first(self) -> Row:
+        back = [[i, *leg.values()] for i, leg in zip(self.indexes, self.legs, strict=True)]
+        return {"parts": self.parts, "back": back}
+
+    def _facts(self, held: list[list[Any]], number: int) -> Row:
+        place = self.world.sagas[self.original.id]["place"]
+        told = {
+            "original_id": self.original.id, "leg": None,
+            "amount_minor": sum(leg["amount_minor"] for leg in self.legs),
+            "partition": place["partition"], "position": place["position"],
+            "legs": [[self.indexes[side[0]], side[1]] for side in held],
+        }  # fmt: skip
+        return {"reversal": told}
+
+    def _count(self, held: list[list[Any]], part: str, sign: int) -> None:
+        place = self.world.sagas[self.original.id]["place"]
+        for at, amount, *_ in held:
+            key = {"original_partition": place["partition"], "leg": self.indexes[at],
+                   "original_position": place["position"]}  # fmt: skip
+            kept = self.world.ledger["reversals"]
+            found = next((row for row in kept if key.items() <= row.items()), None)
+            if found is None:
+                kept.append(found := key | {"partition": home_of(part), "reversed_minor": 0})
+            found["reversed_minor"] += sign * amount
+
+    def _shown_as(self) -> tuple[str | None, int | None]:
+        return self.original.id, sum(leg["amount_minor"] for leg in self.legs)
+
+
 def linked_world() -> World:
     """Everything of the world with operations, and transfers over several homes: one posted, one
-    given up, one paid back in part, and payments to a payee with a cap, one of them refused.
+    given up, one paid back in part, one paid back by several homes after it was tried in vain, and
+    payments to a payee with a cap, one of them refused.
     """
     world = operated_world()
     for who in (C0, D3, EXTERNAL):
@@ -198,4 +296,8 @@ def linked_world() -> World:
     Linked(world, "cap-2", [(A, CAPPED, 201)], payment=True).fail("balance_limit_exceeded")
     three = Linked(world, "three", [(B, CAPPED, 50), (A, CAPPED, 40), (D3, A, 1)])
     three.agree()
+    spread = Linked(world, "spread", [(A, C0, 11), (B, D3, 12)])
+    spread.agree()
+    Returned(world, "vain", spread).fail("insufficient_funds")
+    Returned(world, "spread-back", spread).agree()
     return world
