@@ -32,7 +32,7 @@ from streams.engine.owned import Narrowing, Owned
 from streams.engine.pace import Pace
 from streams.engine.position import Disagreement, Heard, Position, agreed
 from streams.engine.readiness import Readiness
-from streams.engine.restore import Source, restore
+from streams.engine.restore import Restored, Source, restore
 from streams.engine.settings import EngineSettings
 from streams.engine.store import Disk, Store
 from streams.engine.task import Task
@@ -86,7 +86,8 @@ class Partition:
         self._group = group
         self._shared = shared
         self._tps = [TopicPartition(topic, number) for topic in task.topics]
-        self._source = Source(TopicPartition(task.changelog, number), group.cluster)
+        changelog = TopicPartition(task.changelog, number)
+        self._source = Source(changelog, group.cluster, tuple(self._tps))
         self._stop = asyncio.Event()
         self._owned: Owned | None = None
         self._backoff_s = BACKOFF_FIRST_S
@@ -155,9 +156,9 @@ class Partition:
             closing.push_async_callback(outbox.close)
             await outbox.open()
             self._shared.crash.at("after_fence")
-            await self._restore(store)
+            restored = await self._restore(store)
             self._shared.crash.at("after_restore")
-            position = await self._come_to_agree(outbox, store)
+            position = await self._come_to_agree(outbox, store, restored)
             await self._settle(outbox, position)
             owned = self._take(outbox, store, position)
             closing.callback(self._give)
@@ -217,7 +218,7 @@ class Partition:
         self._metrics.running.set(0)
         self._group.changed()
 
-    async def _restore(self, store: Store) -> None:
+    async def _restore(self, store: Store) -> Restored:
         def progress(reached: int, end: int) -> None:
             self._metrics.progress.set(reached / end if end else 1.0)
 
@@ -231,27 +232,26 @@ class Partition:
             rebuilt=done.rebuilt,
             seconds=round(done.seconds, 3),
         )
+        return done
 
-    async def _come_to_agree(self, outbox: Outbox, store: Store) -> Position:
+    async def _come_to_agree(self, outbox: Outbox, store: Store, restored: Restored) -> Position:
         """Return where to read on, if need be after a transaction was completed of which the broker
         has told only the state or only the group.
         """
         try:
-            return await self._agreed_position(store)
+            return await self._agreed_position(store, restored)
         except Disagreement as error:
             self._log.warning("transaction_completed", detail=str(error))
         await outbox.complete(self._task.outputs, self._own_topics())
         await self._settle(outbox, store.position() or Position({}))  # returns once it is told
-        await self._restore(store)
-        return await self._agreed_position(store)
+        return await self._agreed_position(store, await self._restore(store))
 
-    async def _agreed_position(self, store: Store) -> Position:
+    async def _agreed_position(self, store: Store, restored: Restored) -> Position:
         """Return where to read on; Corrupt when state and group disagree on what was applied."""
-        consumer = self._group.consumer
+        firsts, committed = restored.firsts, self._group.consumer.committed
 
         async def hear() -> dict[str, Heard]:
-            first = await consumer.beginning_offsets(self._tps)
-            return {tp.topic: Heard(first[tp], await consumer.committed(tp)) for tp in self._tps}
+            return {tp.topic: Heard(firsts[tp], await committed(tp)) for tp in self._tps}
 
         try:
             heard = await answered(hear(), self._shared.settings.broker_within_s)

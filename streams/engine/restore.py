@@ -9,7 +9,7 @@ transactional id, so nobody else writes the changelog meanwhile.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,19 +33,25 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What a restore did; `rebuilt` when it began from nothing."""
+    """What a restore did; `rebuilt` when it began from nothing. `firsts` are the inputs' first
+    offsets, as the broker told them before it.
+    """
 
     records: int
     rebuilt: bool
     seconds: float
+    firsts: Mapping[TopicPartition, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a state comes from: the changelog's partition, and the cluster that it is of."""
+    """Where a state comes from: the changelog's partition, its cluster, and the inputs that it was
+    made from.
+    """
 
     changelog: TopicPartition
     cluster: str
+    inputs: tuple[TopicPartition, ...] = ()
 
 
 async def restore(
@@ -69,8 +75,8 @@ async def restore(
         request_timeout_ms=settings.request_timeout_ms,
     )
     try:
-        first, end = await answered(_bounds(consumer, changelog), settings.broker_within_s)
-        start, rebuilt = _start(store, source.cluster, first, end)
+        firsts, end = await answered(_bounds(consumer, source), settings.broker_within_s)
+        start, rebuilt = _start(store, source.cluster, firsts.pop(changelog), end)
         consumer.seek(changelog, start)
         apply = _Apply(consumer, source, store, settings, crash, progress)
         records = await apply.until(start, end, rebuilt=rebuilt)
@@ -81,16 +87,23 @@ async def restore(
             # It waits for a broker that does not answer: hang up without it.
             await ended(consumer._client.close(), CLOSE_WITHIN_S)  # noqa: SLF001
         hang_up(consumer._client)  # noqa: SLF001
-    return Restored(records, rebuilt, time.perf_counter() - began)
+    return Restored(records, rebuilt, time.perf_counter() - began, firsts)
 
 
-async def _bounds(consumer: Any, changelog: TopicPartition) -> tuple[int, int]:
+async def _bounds(consumer: Any, source: Source) -> tuple[dict[TopicPartition, int], int]:
+    """Return where changelog and inputs begin, and where the changelog ends.
+
+    The inputs too, as the connection that fetches them is no place to ask: an answer waits there
+    behind a fetch that waits for records.
+    """
     await consumer.start()
     lean.makes(consumer, lean.change)
-    consumer.assign([changelog])
-    first = await consumer.beginning_offsets([changelog])
-    end = await consumer.end_offsets([changelog])
-    return first[changelog], end[changelog]
+    asked = [source.changelog, *source.inputs]
+    await consumer._client.set_topics([tp.topic for tp in asked])  # noqa: SLF001
+    consumer.assign([source.changelog])
+    firsts = await consumer.beginning_offsets(asked)
+    end = await consumer.end_offsets([source.changelog])
+    return firsts, end[source.changelog]
 
 
 def _start(store: Store, cluster: str, first: int, end: int) -> tuple[int, bool]:

@@ -64,9 +64,9 @@ async def test_a_transaction_of_which_a_part_was_not_told_is_completed(
         if self in partial:
             raise Unavailable("lost on purpose")
 
-    async def watched(self: Partition, store: Any) -> Any:
+    async def watched(self: Partition, store: Any, restored: Any) -> Any:
         asked.append(self)
-        return await agree(self, store)
+        return await agree(self, store, restored)
 
     settings = EngineSettings(
         kafka=unchecked, worker="w0", state_dir=rig.state_dir(), commit_interval_ms=20

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import RecordsToDelete
 
+from deploy.local.admin import connected
 from deploy.local.kafka import Kafka
 from schemas.errors import Unavailable
 from streams.engine import EngineSettings
@@ -82,6 +85,24 @@ async def test_an_empty_store_gets_all_that_is_committed_and_tells_how_far_it_is
     assert told[-1][0] == told[-1][1]
     again = await run(store, source, settings, told)
     assert (again.rebuilt, again.records) == (False, 0)
+    store.close()
+
+
+async def test_a_restore_tells_where_the_inputs_begin(
+    kafka: Kafka,
+    source: Source,
+    settings: EngineSettings,
+    tmp_path: Path,
+    new_topic: NewTopicMaker,
+) -> None:
+    empty, cut = (TopicPartition(new_topic(each, 1), 0) for each in ("empty", "cut"))
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+        await append(producer, cut.topic, {name(at): FILL for at in range(5)})
+    async with connected(kafka.bootstrap) as admin:
+        await admin.delete_records({cut: RecordsToDelete(before_offset=3)})
+    store = Disk(tmp_path).open("t", 0)
+    done = await run(store, replace(source, inputs=(empty, cut)), settings, [])
+    assert done.firsts == {empty: 0, cut: 3}
     store.close()
 
 
