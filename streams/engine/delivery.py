@@ -5,7 +5,7 @@ A service of the faust app. One consumer per task, in the group that bears the t
 static membership. Fetched records go to the partitions as they arrive, so that no topic holds up
 another. Invariant: when a revocation has been answered, nothing of the revoked partitions is
 still at work. A member that the group has dropped ends its process: somebody else has its name or
-its partitions.
+its partitions. One that a broker has forgotten joins anew.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from schemas.errors import Corrupt, Fenced, HeadraceError
 from streams.engine import lean
 from streams.engine.deadline import CLOSE_WITHIN_S, answered, ended, hang_up
 from streams.engine.faults import raise_translated
+from streams.engine.membership import Membership
 from streams.engine.partition import Group, Partition, Shared
 from streams.engine.task import Task
 from streams.engine.topology import check_topics, cluster_id
@@ -49,6 +50,7 @@ class Delivery(mode.Service):  # type: ignore[misc]
         self._group: Group | None = None
         self._joined = False
         self._consumer: Any = None
+        self._membership: Membership | None = None
         self._partitions: dict[int, Partition] = {}
         self._runs: dict[int, asyncio.Task[None]] = {}
         self._log = structlog.get_logger().bind(task=task.name)
@@ -78,6 +80,7 @@ class Delivery(mode.Service):  # type: ignore[misc]
         within_s = settings.broker_within_s
         try:
             await answered(consumer.start(), within_s)
+            self._membership = Membership(consumer._coordinator)  # noqa: SLF001
             lean.makes(consumer, lean.raw)
             count = await check_topics(consumer, self._task, settings.start_within_s, within_s)
             cluster = await answered(cluster_id(consumer), within_s)
@@ -133,11 +136,15 @@ class Delivery(mode.Service):  # type: ignore[misc]
     async def revoked(self) -> None:
         """End every partition: the group is about to share them out anew."""
         await self._end(list(self._partitions))
-        if self._joined and not self._consumer._coordinator.member_id:  # noqa: SLF001
+        if not self._joined or self._consumer._coordinator.member_id:  # noqa: SLF001
+            return
+        assert self._membership is not None, "nothing is revoked before the start"
+        if not self._membership.away:
             raise Fenced(
                 f"worker {self._shared.settings.worker} is no longer a member of group"
                 f" {self._task.name}: its session ran out, or another process has its name"
             )
+        self._log.warning("membership_forgotten", detail="the broker was away: joining anew")
 
     async def assigned(self, tps: Iterable[TopicPartition]) -> None:
         """Take over what the group gives us."""

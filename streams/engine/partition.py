@@ -40,6 +40,7 @@ from streams.engine.transaction import Where
 
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MAX_S: Final = 5.0
+FENCED_WAIT_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ class Partition:
             # Whether another member owns it is the group's to say: if so, it will be taken from us
             # before this is over; if not, our transaction had only run out of time.
             self._interrupted("fenced", error)
-            return self._shared.settings.heartbeat_ms * 2 / 1000
+            return max(FENCED_WAIT_S, self._shared.settings.heartbeat_ms * 2 / 1000)
         return 0.0
 
     def stop(self) -> None:

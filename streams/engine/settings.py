@@ -40,10 +40,8 @@ class EngineSettings:
 
     @property
     def heartbeat_ms(self) -> int:
-        """How often a member shows itself to its group. Not more often: a broker that has just come
-        back knows no members for a moment, and one that it does not know starts anew.
-        """
-        return max(100, min(3_000, self.session_timeout_ms // 4))
+        """How often a member shows itself to its group, and hears of a change in it."""
+        return max(100, min(3_000, self.session_timeout_ms // 40))
 
     @property
     def broker_within_s(self) -> float:
