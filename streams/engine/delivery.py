@@ -69,7 +69,7 @@ class Delivery(mode.Service):  # type: ignore[misc]
             isolation_level="read_committed",
             enable_auto_commit=False,
             auto_offset_reset="none",
-            session_timeout_ms=settings.session_timeout_ms,
+            session_timeout_ms=settings.group_session_ms,
             heartbeat_interval_ms=settings.heartbeat_ms,
             rebalance_timeout_ms=max(settings.session_timeout_ms, 10_000),
             request_timeout_ms=max(int(settings.broker_within_s * 1000), 11_000),

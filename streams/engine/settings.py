@@ -6,8 +6,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from streams.engine.store import StoreLimits
+
+SESSION_MIN_MS: Final = 6_000
+"""The shortest session that a broker takes by its default settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,13 @@ class EngineSettings:
     def bootstrap(self) -> list[str]:
         """The brokers to start from."""
         return self.kafka.split(",")
+
+    @property
+    def group_session_ms(self) -> int:
+        """What the group is told: a tenth less where a broker takes it, so that a death is noticed
+        within the session time-out, whenever the last beat of the one and the next of another are.
+        """
+        return max(min(self.session_timeout_ms, SESSION_MIN_MS), self.session_timeout_ms * 9 // 10)
 
     @property
     def heartbeat_ms(self) -> int:

@@ -1,7 +1,8 @@
-"""What a worker makes of a group that does not know it."""
+"""What a worker makes of a group that does not know it, and how soon it hears of a change."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from aiokafka import errors
 from aiokafka.protocol.group import HeartbeatRequest, LeaveGroupRequest
 
+from streams.engine import EngineSettings
 from streams.engine.membership import Membership
 
 KNOWN = errors.NoError
@@ -65,3 +67,15 @@ async def test_only_a_beat_shows_that_it_is_known() -> None:
     group.says = KNOWN
     await group._send_req(LeaveGroupRequest("group", "member"))
     assert group.membership.away
+
+
+@pytest.mark.parametrize("session_ms", [1_000, 6_000, 6_500, 10_000, 30_000, 300_000])
+def test_a_death_is_noticed_within_the_session_time_out_and_a_restart_has_three_quarters_of_it(
+    session_ms: int, tmp_path: Path
+) -> None:
+    settings = EngineSettings("k", "w", tmp_path, session_timeout_ms=session_ms)
+    told, beat = settings.group_session_ms, settings.heartbeat_ms
+    assert told - beat >= session_ms * 3 // 4
+    if session_ms >= 10_000:
+        assert told + beat < session_ms
+    assert told >= min(session_ms, 6_000), "a broker refuses less by default"
