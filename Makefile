@@ -57,7 +57,7 @@ lock: $(READY) ## resolve the dependencies of pyproject.toml into requirements.l
 		--no-emit-index-url --upgrade --quiet --output-file requirements.lock
 
 $(READY): requirements.lock deploy/bootstrap.lock deploy/setup.sh pyproject.toml schemas/fast.pyx schemas/fast_runtime.pxi \
-		ledger_writer/fast.pyx ledger_writer/fast_fields.pxi ledger_writer/fast_stamp.pxi streams/engine/fast.pyx
+		schemas/fast_records.pxi ledger_writer/fast.pyx ledger_writer/fast_fields.pxi ledger_writer/fast_stamp.pxi streams/engine/fast.pyx
 	@deploy/setup.sh
 
 .PHONY: help demo test up down status verify bench-ledger bench-streams bench-state bench-gateway bench-lake \

@@ -13,10 +13,10 @@ import io
 import json
 import struct
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn, TypeVar
 
 import fastavro
 from fastavro.types import Schema as FastavroSchema
@@ -28,7 +28,11 @@ try:
 except ImportError:  # built without a C compiler
     _fast = None
 
+T = TypeVar("T")
+
 Record = dict[str, Any]
+Row = tuple[T, ...]
+RowEncoder = Callable[[Row[Any], Record], bytes]
 
 AVRO_DIR: Final = Path(__file__).parent / "avro"
 FRAME_BYTES: Final = 5
@@ -49,11 +53,11 @@ _DECODE_ERRORS: Final = (
 @cache
 def compiled_topics() -> frozenset[str]:
     """Name the topics whose compiled codec is here and is that of today's schema."""
-    prints: dict[str, str] = _fast.FINGERPRINTS if _fast else {}
+    codecs: dict[str, Any] = getattr(_fast, "CODECS", {})
     return frozenset(
         topic
-        for topic, fingerprint in prints.items()
-        if lock()[f"{topic}-value"][-1]["sha256"] == fingerprint
+        for topic, codec in codecs.items()
+        if lock()[f"{topic}-value"][-1]["sha256"] == codec.fingerprint
     )
 
 
@@ -104,7 +108,8 @@ def encoder(topic: str, *, compiled: bool = True) -> Callable[[Record], bytes]:
     """
     frame = _FRAME.pack(0, schema_id(topic))
     if compiled and topic in compiled_topics():
-        return partial(_fast.ENCODERS[topic], frame)
+        made: Callable[[Record], bytes] = _fast.CODECS[topic].encoder(frame)
+        return made
     parsed = _parsed(schema_id(topic))
     write = fastavro.schemaless_writer
 
@@ -118,34 +123,53 @@ def encoder(topic: str, *, compiled: bool = True) -> Callable[[Record], bytes]:
 
 
 @cache
+def row_encoder(topic: str, fields: Row[str], *, compiled: bool = True) -> RowEncoder:
+    """Return the function that frames and encodes rows: the values of these fields of `topic`, in
+    this order, and a dict of others, which is asked first. It spares the dict of a whole record.
+    """
+    if compiled and topic in compiled_topics():
+        frame = _FRAME.pack(0, schema_id(topic))
+        made: RowEncoder = _fast.CODECS[topic].row_encoder(frame, fields)
+        return made
+    encode_record = encoder(topic, compiled=False)
+    schema = json.loads(writer_schema(schema_id(topic)))
+    known = {field["name"] for field in schema["fields"]}
+    assert known.issuperset(fields), f"{topic} has no {set(fields) - known}"
+
+    def encode_row(row: Row[Any], others: Record) -> bytes:
+        if not known.issuperset(others):
+            raise KeyError(f"{topic} has no {set(others) - known}")
+        return encode_record(dict(zip(fields, row, strict=True)) | others)
+
+    return encode_row
+
+
+@cache
 def decoder(topic: str, *, compiled: bool = True) -> Callable[[bytes | None], Record]:
     """Return the function that decodes framed records of `topic`; it raises Poisoned."""
-    today = _FRAME.pack(0, schema_id(topic))
-    fast: Callable[[bytes, int], Record] | None = None
-    if compiled and topic in compiled_topics():
-        fast = _fast.DECODERS[topic]
     slow = _resolving_decoder(topic)
+    if not compiled or topic not in compiled_topics():
+        return slow
 
-    def decode_record(data: bytes | None) -> Record:
-        if data is None:
-            raise Poisoned(f"{topic}: a record without a value")
-        if fast is None or data[:FRAME_BYTES] != today:
-            return slow(data)
-        try:
-            return fast(data, FRAME_BYTES)
-        except _DECODE_ERRORS as error:
+    def refused(error: Exception) -> NoReturn:
+        if isinstance(error, _DECODE_ERRORS):
             raise Poisoned(f"{topic}: the bytes do not decode: {error}") from error
+        raise error
 
-    return decode_record
+    today = _FRAME.pack(0, schema_id(topic))
+    made: Callable[[bytes | None], Record] = _fast.CODECS[topic].decoder(today, slow, refused)
+    return made
 
 
-def _resolving_decoder(topic: str) -> Callable[[bytes], Record]:
+def _resolving_decoder(topic: str) -> Callable[[bytes | None], Record]:
     """Decode by whichever locked version a record was written with, resolved to today's."""
     today = schema_id(topic)
     parsed = _parsed(today)
     subject_ids = {version["id"] for version in lock()[f"{topic}-value"]}
 
-    def decode_record(data: bytes) -> Record:
+    def decode_record(data: bytes | None) -> Record:
+        if data is None:
+            raise Poisoned(f"{topic}: a record without a value")
         written = schema_id_of(data)
         if written not in subject_ids:
             raise Poisoned(f"schema id {written} is not one of {topic}'s")

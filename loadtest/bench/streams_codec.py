@@ -11,9 +11,8 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from loadtest.bench import streams_records as records
 from schemas import codegen
@@ -35,17 +34,16 @@ Decode = Callable[[bytes], dict[str, Any]]
 
 def build(folder: Path) -> Path | None:
     """Return the compiled module's file, built if need be; None where that can't be done."""
-    source = codegen.generate(_SCHEMAS)
-    runtime = codegen.RUNTIME.read_text()
-    digest = hashlib.sha256((source + runtime + sys.version).encode()).hexdigest()[:16]
+    files = {f"{MODULE}.pyx": codegen.generate(_SCHEMAS)}
+    files |= {path.name: path.read_text() for path in codegen.INCLUDED}
+    digest = hashlib.sha256("".join([*files.values(), sys.version]).encode()).hexdigest()[:16]
     place = folder / digest
     built = next(place.glob(f"{MODULE}*.so"), None)
     if built is not None:
         return built
     place.mkdir(parents=True, exist_ok=True)
-    (place / f"{MODULE}.pyx").write_text(source)
-    (place / codegen.RUNTIME.name).write_text(runtime)
-    (place / "setup.py").write_text(_SETUP.format(module=MODULE))
+    for name, text in (files | {"setup.py": _SETUP.format(module=MODULE)}).items():
+        (place / name).write_text(text)
     done = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
         cwd=place,
@@ -67,8 +65,12 @@ def codecs(compiled: Path | None) -> tuple[Decode, Encode]:
     assert spec.loader is not None, compiled
     module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    decode = module.DECODERS["bench.in"]
-    frame = len(records.IN_FRAME)
-    return lambda data: decode(data, frame), partial(
-        module.ENCODERS["bench.out"], records.OUT_FRAME
+    coded = module.CODECS
+    return (
+        coded["bench.in"].decoder(records.IN_FRAME, _refuse, _refuse),
+        coded["bench.out"].encoder(records.OUT_FRAME),
     )
+
+
+def _refuse(what: object) -> NoReturn:
+    raise ValueError(f"no record of the bench: {what!r}")

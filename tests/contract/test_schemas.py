@@ -126,6 +126,36 @@ def test_what_is_encoded_is_what_is_decoded(topic, compiled, data):
 @pytest.mark.parametrize("compiled", CODECS)
 @pytest.mark.parametrize("topic", DECODED)
 @FEW
+@given(data=st.data())
+def test_a_row_is_encoded_as_the_record_that_it_stands_for(topic, compiled, data):
+    schema = json.loads((wire.AVRO_DIR / f"{topic}.avsc").read_text())
+    record, told = data.draw(_values(schema)), data.draw(_values(schema))
+    fields = tuple(data.draw(st.permutations(sorted(record))))
+    cut = data.draw(st.integers(0, len(fields)))
+    others = {name: told[name] for name in fields[max(cut - 1, 0) :]}  # one of them told twice
+    encode = wire.row_encoder(topic, fields[:cut], compiled=compiled)
+    row = tuple(record[name] for name in fields[:cut])
+    assert encode(row, others) == wire.encode(topic, record | others)
+
+
+@pytest.mark.parametrize("compiled", CODECS)
+def test_a_row_that_does_not_fit_its_fields_is_our_own_error(compiled):
+    reply = _reply()
+    encode = wire.row_encoder("gateway.replies", tuple(reply), compiled=compiled)
+    row = tuple(reply.values())
+    assert encode(row, {}) == wire.encode("gateway.replies", reply)
+    for bad in (row[:-1], (*row, None), row[::-1]):
+        with pytest.raises((ValueError, TypeError)):
+            encode(bad, {})
+    with pytest.raises(KeyError):
+        encode(row, {"no_field": 1})
+    with pytest.raises((KeyError, ValueError, TypeError)):
+        wire.row_encoder("gateway.replies", ("status",), compiled=compiled)(("settled",), {})
+
+
+@pytest.mark.parametrize("compiled", CODECS)
+@pytest.mark.parametrize("topic", DECODED)
+@FEW
 @given(junk=st.binary(max_size=60), framed=st.booleans())
 def test_bytes_that_are_no_record_are_poisoned_and_nothing_worse(topic, compiled, junk, framed):
     data = (b"\0" + wire.schema_id(topic).to_bytes(4, "big") if framed else b"") + junk
@@ -155,8 +185,8 @@ def test_every_topic_has_a_compiled_codec_where_there_is_a_compiler():
 
 
 def test_a_codec_compiled_from_another_schema_is_not_used(monkeypatch):
-    stale = dict.fromkeys(DECODED, "another schema's fingerprint")
-    monkeypatch.setattr(wire, "_fast", SimpleNamespace(FINGERPRINTS=stale))
+    stale = SimpleNamespace(fingerprint="another schema's")
+    monkeypatch.setattr(wire, "_fast", SimpleNamespace(CODECS=dict.fromkeys(DECODED, stale)))
     wire.compiled_topics.cache_clear()
     try:
         assert wire.compiled_topics() == frozenset()
