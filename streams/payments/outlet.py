@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from schemas import ids, wire
 from streams.engine import Context, Record
-from streams.payments import records
+from streams.payments import records, rows
 from streams.payments.state import Operation, Saga, Waiter
 
 EVENTS: Final = "payments.events"
@@ -20,7 +20,7 @@ REPLIES: Final = "gateway.replies"
 REQUESTS: Final = "payments.requests"
 _TRACE: Final = "traceparent"
 
-_encode_event = wire.encoder(EVENTS)
+_encode_event = wire.row_encoder(EVENTS, rows.EVENT)
 _encode_command = wire.encoder(COMMANDS)
 _encode_reply = wire.encoder(REPLIES)
 _encode_request = wire.encoder(REQUESTS)
@@ -47,10 +47,10 @@ class Outlet:
         of.version += 1
         event_id = ids.event_id(record.topic, record.partition, record.offset, self._ordinal)
         self._ordinal += 1
-        event = records.event(of, kind, event_id, self.slot, record.at_us)
-        event |= extra
-        of.timeline.append((record.at_us, kind.partition(".")[2], event["reason"]))
-        self._emit(EVENTS, self.slot, of.home_account, _encode_event(event))
+        row = rows.event(of, kind, event_id, self.slot, record.at_us)
+        reason = extra.get("reason", of.reason)
+        of.timeline.append((record.at_us, kind.partition(".")[2], reason))
+        self._emit(EVENTS, self.slot, of.home_account, _encode_event(row, extra))
 
     def command(self, command: dict[str, Any]) -> None:
         """Send a command to the ledger partition of its home account."""

@@ -1,4 +1,4 @@
-"""Records out of sagas and operations: ledger commands, payment events, replies. Pure.
+"""Records out of sagas and operations: ledger commands, replies. Pure.
 
 Everything derives from the saga, the record that moved it and log time, so a replay builds the same
 bytes.
@@ -130,39 +130,6 @@ def expiry_command(of: Saga, at_us: int) -> Fields:
         "transfer_id": of.resource_id,
         "hold_id": of.resource_id,
         "reason": "expired",
-    }
-
-
-def event(of: Saga, kind: str, event_id: str, slot: int, at_us: int) -> Fields:
-    """Build a payment event, without what only some kinds carry; `slot` is its home account's."""
-    return {
-        "type": kind,
-        "event_id": event_id,
-        "resource_id": of.resource_id,
-        "tenant": of.tenant,
-        "idempotency_key": of.idempotency_key,
-        "identity": identity_of(of.resource_id),
-        "body_hash": of.body_hash,
-        "slot": slot,
-        "home_account": of.home_account,
-        "request_id": of.request_id,
-        "status": STATUS[of.state],
-        "version": of.version,
-        "occurred_at_us": at_us,
-        "received_at_us": of.received_at_us,
-        "reason": of.reason,
-        "detail": of.detail,
-        "method": of.method,
-        "amount_minor": of.amount_minor,
-        "currency": of.currency,
-        "source_account": of.source_account,
-        "destination_account": of.destination_account,
-        "capture": of.capture,
-        "authorized_minor": of.authorized_minor,
-        "captured_minor": of.captured_minor,
-        "refunded_minor": of.refunded_minor,
-        "expires_at_us": of.expires_at_us,
-        "effective_at_us": of.effective_at_us,
     }
 
 

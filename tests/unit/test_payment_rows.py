@@ -1,0 +1,55 @@
+"""A row has its values in the order of its fields."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from streams.payments import rows
+from streams.payments.saga import State
+from streams.payments.state import Saga
+
+SAGA = Saga(
+    resource_id="pay_00a_" + "i" * 26,
+    tenant="tenant",
+    idempotency_key="key",
+    body_hash="hash",
+    home_account="home",
+    request_id="request",
+    received_at_us=1,
+    accepted_at_us=2,
+    state=State.AUTHORIZED,
+    version=3,
+    amount_minor=4,
+    currency="EUR",
+    source_account="source",
+    destination_account="destination",
+    method="method",
+    capture="manual",
+    reason="reason",
+    detail="detail",
+    authorized_minor=5,
+    captured_minor=6,
+    refunded_minor=7,
+    expires_at_us=8,
+    effective_at_us=9,
+)
+
+
+def test_an_event_tells_of_the_saga_by_the_same_names() -> None:
+    told = dict(zip(rows.EVENT, rows.event(SAGA, "kind", "event", 10, 11), strict=True))
+    of_saga = {name: getattr(SAGA, name) for name in rows.EVENT if hasattr(SAGA, name)}
+    assert told == of_saga | {
+        "type": "kind",
+        "event_id": "event",
+        "slot": 10,
+        "status": "authorized",
+        "occurred_at_us": 11,
+        "identity": "i" * 26,
+    }
+    assert len(set(told.values())) == len(rows.EVENT), "no two alike, so that none can be swapped"
+
+
+def test_an_events_status_is_the_sagas() -> None:
+    for state, status in ((State.POSTING, "accepted"), (State.SETTLED, "settled")):
+        row = rows.event(replace(SAGA, state=state), "kind", "event", 10, 11)
+        assert row[rows.EVENT.index("status")] == status
