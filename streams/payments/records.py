@@ -23,30 +23,32 @@ _ACCOUNT: Final = ("account_kind", "account_name", "min_balance_minor", "max_bal
 def saga(request: Fields, state: State, at_us: int) -> Saga:
     """Build the saga that a request begins."""
     expires_in_s, legs = request["expires_in_s"], request["legs"]
-    return Saga(
-        resource_id=request["resource_id"],
-        tenant=request["tenant"],
-        idempotency_key=request["idempotency_key"],
-        body_hash=request["body_hash"],
-        home_account=request["home_account"],
-        request_id=request["request_id"],
-        received_at_us=request["received_at_us"],
-        accepted_at_us=at_us,
-        state=state,
-        version=0,
-        amount_minor=request["amount_minor"],
-        currency=request["currency"],
-        source_account=request["source_account"],
-        destination_account=request["destination_account"],
-        method=request["method"],
-        capture=request["capture"],
-        expires_at_us=None if expires_in_s is None else at_us + expires_in_s * 1_000_000,
+    new = Saga(  # by position: for every payment, names would cost thrice as much
+        request["resource_id"],
+        request["tenant"],
+        request["idempotency_key"],
+        request["body_hash"],
+        request["home_account"],
+        request["request_id"],
+        request["received_at_us"],
+        at_us,
+        state,
+        0,
+        request["amount_minor"],
+        request["currency"],
+        request["source_account"],
+        request["destination_account"],
+        request["method"],
+        request["capture"],
         effective_at_us=request["effective_at_us"],
         dry_run=request["dry_run"],
-        legs=legs_of(legs) if legs else None,
-        reference=request["reference"] if legs else None,
-        metadata=request["metadata"] if legs else {},
     )
+    if expires_in_s is not None:
+        new.expires_at_us = at_us + expires_in_s * 1_000_000
+    if legs:
+        new.legs = legs_of(legs)
+        new.reference, new.metadata = request["reference"], request["metadata"]
+    return new
 
 
 def opening_command(of: Saga, kind: str, request: Fields, reason: str | None) -> Fields:

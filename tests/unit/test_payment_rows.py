@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from streams.payments import rows
+from streams.payments import records, rows
 from streams.payments.saga import State
 from streams.payments.state import Saga
 
@@ -53,3 +53,14 @@ def test_an_events_status_is_the_sagas() -> None:
     for state, status in ((State.POSTING, "accepted"), (State.SETTLED, "settled")):
         row = rows.event(replace(SAGA, state=state), "kind", "event", 10, 11)
         assert row[rows.EVENT.index("status")] == status
+
+
+def test_a_saga_keeps_what_its_request_says_by_the_same_names() -> None:
+    of_saga = [name for name in Saga.__struct_fields__ if isinstance(getattr(SAGA, name), str)]
+    request = {name: f"the {name}" for name in of_saga}
+    request |= {"received_at_us": 1, "amount_minor": 4, "effective_at_us": 9, "dry_run": True}
+    new = records.saga(request | {"expires_in_s": 2, "legs": None}, State.AUTHORIZING, 20)
+    kept = {name: getattr(new, name) for name in request}
+    assert kept == request | {"reason": None, "detail": None}
+    assert (new.accepted_at_us, new.state, new.version) == (20, State.AUTHORIZING, 0)
+    assert new.expires_at_us == 2_000_020
