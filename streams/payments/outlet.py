@@ -22,6 +22,7 @@ _TRACE: Final = "traceparent"
 
 _encode_event = wire.row_encoder(EVENTS, rows.EVENT)
 _encode_command = wire.encoder(COMMANDS)
+_encode_opening = wire.row_encoder(COMMANDS, records.OPENING)
 _encode_reply = wire.encoder(REPLIES)
 _encode_request = wire.encoder(REQUESTS)
 
@@ -51,6 +52,11 @@ class Outlet:
         reason = extra.get("reason", of.reason)
         of.timeline.append((record.at_us, kind.partition(".")[2], reason))
         self._emit(EVENTS, self.slot, of.home_account, _encode_event(row, extra))
+
+    def opening(self, of: Saga, kind: str, request: dict[str, Any], reason: str | None) -> None:
+        """Send the command that begins the saga."""
+        command = _encode_opening(*records.opening_command(of, kind, request, reason))
+        self._emit(COMMANDS, self.slot, of.home_account, command)
 
     def command(self, command: dict[str, Any]) -> None:
         """Send a command to the ledger partition of its home account."""

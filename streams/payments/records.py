@@ -51,41 +51,63 @@ def saga(request: Fields, state: State, at_us: int) -> Saga:
     return new
 
 
-def opening_command(of: Saga, kind: str, request: Fields, reason: str | None) -> Fields:
-    """Build the command that begins a saga: post, reject, hold or open."""
-    resource_id, step = of.resource_id, kind.partition(".")[2]
-    command = {
-        "type": kind,
-        "command_id": command_id(resource_id, step, 1),
-        "saga_id": resource_id,
-        "step": step,
-        "attempt": 1,
-        "tenant": of.tenant,
-        "identity": identity_of(resource_id),
-        "body_hash": of.body_hash,
-        "slot": slot_of(of.home_account),
-        "home_account": of.home_account,
-        "requested_at_us": of.accepted_at_us,
-        "legs": request["legs"],
-        "effective_at_us": of.effective_at_us,
-        "reason": reason,
-        "reference": request["reference"],
-        "metadata": request["metadata"],
-        "dry_run": of.dry_run,
-    }
+OPENING: Final = (
+    "type",
+    "command_id",
+    "saga_id",
+    "step",
+    "attempt",
+    "tenant",
+    "identity",
+    "body_hash",
+    "slot",
+    "home_account",
+    "requested_at_us",
+    "legs",
+    "effective_at_us",
+    "reason",
+    "reference",
+    "metadata",
+    "dry_run",
+)
+"""The fields whose values the row of `opening_command` has, in its order."""
+
+
+def opening_command(
+    of: Saga, kind: str, request: Fields, reason: str | None
+) -> tuple[tuple[Any, ...], Fields]:
+    """Build the command that begins a saga: post, reject, hold or open; a row of the fields
+    `OPENING`, and what only some kinds carry.
+    """
+    resource_id, step, legs = of.resource_id, kind.partition(".")[2], request["legs"]
     if kind == "account.open":
-        command["account_id"] = resource_id
-        command["currency"] = of.currency
-        for name in _ACCOUNT:
-            command[name] = request[name]
-        return command
-    command["transfer_id"] = resource_id
-    if not command["legs"]:
-        command["legs"] = [leg_of(of)]
+        others = {name: request[name] for name in _ACCOUNT}
+        others |= {"account_id": resource_id, "currency": of.currency}
+    else:
+        others = {"transfer_id": resource_id}
+        legs = legs or [leg_of(of)]
     if kind == "hold.place":
-        command["hold_id"] = resource_id
-        command["expires_at_us"] = of.expires_at_us
-    return command
+        others |= {"hold_id": resource_id, "expires_at_us": of.expires_at_us}
+    row = (
+        kind,
+        command_id(resource_id, step, 1),
+        resource_id,
+        step,
+        1,
+        of.tenant,
+        identity_of(resource_id),
+        of.body_hash,
+        slot_of(of.home_account),
+        of.home_account,
+        of.accepted_at_us,
+        legs,
+        of.effective_at_us,
+        reason,
+        request["reference"],
+        request["metadata"],
+        of.dry_run,
+    )
+    return row, others
 
 
 def operation_command(of: Operation, request: Fields, home_account: str, at_us: int) -> Fields:

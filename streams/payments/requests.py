@@ -112,7 +112,7 @@ def _begin(outlet: Outlet, rules: RuleSet, waiter: Waiter | None) -> Saga:
         }
         outlet.event(new, transition.event, told)
     assert transition.command is not None
-    outlet.command(records.opening_command(new, transition.command, request, reason))
+    outlet.opening(new, transition.command, request, reason)
     return new
 
 

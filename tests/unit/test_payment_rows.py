@@ -1,4 +1,4 @@
-"""A row has its values in the order of its fields."""
+"""A row, and a saga that is made by position, have their values in the order of the fields."""
 
 from __future__ import annotations
 
@@ -64,3 +64,34 @@ def test_a_saga_keeps_what_its_request_says_by_the_same_names() -> None:
     assert kept == request | {"reason": None, "detail": None}
     assert (new.accepted_at_us, new.state, new.version) == (20, State.AUTHORIZING, 0)
     assert new.expires_at_us == 2_000_020
+
+
+def test_an_opening_command_tells_of_the_saga_by_the_same_names() -> None:
+    home = "acct_c00a_" + "h" * 26
+    request = {"legs": None, "reference": "reference", "metadata": {"m": "d"}}
+    saga = replace(SAGA, home_account=home)
+    row, others = records.opening_command(saga, "hold.place", request, "why")
+    told = dict(zip(records.OPENING, row, strict=True))
+    leg = {name: getattr(saga, name) for name in ("amount_minor", "currency")}
+    leg |= {"source": "source", "destination": "destination"}
+    assert told == {
+        "type": "hold.place",
+        "command_id": f"{saga.resource_id}/place/1",
+        "saga_id": saga.resource_id,
+        "step": "place",
+        "attempt": 1,
+        "tenant": "tenant",
+        "identity": "i" * 26,
+        "body_hash": "hash",
+        "slot": 10,
+        "home_account": home,
+        "requested_at_us": 2,
+        "legs": [leg],
+        "effective_at_us": 9,
+        "reason": "why",
+        "reference": "reference",
+        "metadata": {"m": "d"},
+        "dry_run": False,
+    }
+    held = {"transfer_id": saga.resource_id, "hold_id": saga.resource_id, "expires_at_us": 8}
+    assert others == held
