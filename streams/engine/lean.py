@@ -7,7 +7,7 @@ public hooks come after that, so what it has fetched is told what to make when i
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -25,12 +25,13 @@ class Raw(msgspec.Struct, gc=False):
     timestamp: int
     key: bytes | None
     value: bytes | None
-    headers: list[tuple[str, bytes]]
+    headers: Sequence[tuple[str, bytes]]
 
 
 def raw(tp: TopicPartition, record: Any) -> Raw:
-    """Make what a batch needs of a record."""
-    return Raw(tp.topic, record.offset, record.timestamp, record.key, record.value, record.headers)
+    """Make what a batch needs of a record; of most, which have no headers, one empty tuple."""
+    headers = record.headers or ()
+    return Raw(tp.topic, record.offset, record.timestamp, record.key, record.value, headers)
 
 
 def change(_tp: TopicPartition, record: Any) -> tuple[bytes, bytes | None]:
