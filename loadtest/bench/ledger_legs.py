@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Sequence
 from typing import Any, Final
 
 import asyncpg
@@ -116,30 +117,39 @@ async def _audited(rig: Rig) -> dict[str, Any]:
 
 
 async def curve(rig: Rig) -> list[dict[str, Any]]:
-    """Measure each million as the journal grows; load is made between the timings."""
-    shape, rows = Shape(), list[dict[str, Any]]()
-    load, feeds, done = Load(shape), Feeds(), 0
+    """Measure as the journal grows, a quarter of a million after the other and one beyond the last;
+    load is made between the timings.
+
+    A row tells the rate over a million, and `at the end`: over the quarters before and after it.
+    """
+    load, feeds, sizes = Load(Shape()), Feeds(), list[float]()
+    each, steps = 1_000_000 // CURVE_STEP, list[Measured]()
     async with ledger(rig, load) as owner:
         writers = Writers(rig.dsn("ledger_writer"), feeds, rig.sizes.batch)
         async with writers.running():
-            for million in range(1, rig.sizes.millions + 1):
-                parts = []
-                for _ in range(1_000_000 // CURVE_STEP):
-                    feeds.feed(load.commands(CURVE_STEP))
-                    _settle_memory()
-                    done += CURVE_STEP
-                    parts.append(await writers.reach(done))
-                seconds = sum(part.seconds for part in parts)
-                rows.append(
-                    {
-                        "million": million,
-                        "commands/s": 1_000_000 / seconds,
-                        "writer us each": sum(part.cpu_s for part in parts),
-                        "bytes each": await bytes_on_disk(owner) / done,
-                    }
-                )
-                say(f"  million {million}: {1_000_000 / seconds:,.0f}/s")
-    return rows
+            for number in range(1, rig.sizes.millions * each + 2):
+                feeds.feed(load.commands(CURVE_STEP))
+                _settle_memory()
+                steps.append(await writers.reach(number * CURVE_STEP))
+                if number % each == 0:
+                    sizes.append(await bytes_on_disk(owner) / (number * CURVE_STEP))
+                    say(f"  million {number // each}: {_rate(steps[-each:]):,.0f}/s")
+    ends = range(each, len(steps), each)
+    return [
+        {
+            "million": number,
+            "commands/s": _rate(steps[end - each : end]),
+            "at the end": _rate(steps[end - 1 : end + 1]),
+            "writer us each": sum(step.cpu_s for step in steps[end - each : end]),
+            "bytes each": size,
+        }
+        for number, (end, size) in enumerate(zip(ends, sizes, strict=True), 1)
+    ]
+
+
+def _rate(steps: Sequence[Measured]) -> float:
+    """Return the commands per second over some steps of the curve."""
+    return len(steps) * CURVE_STEP / sum(step.seconds for step in steps)
 
 
 async def _row(
