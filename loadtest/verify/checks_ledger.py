@@ -60,10 +60,9 @@ LEDGER: Final = (
               join commands c on c._partition = o.partition and c._offset = o.command_offset
              where o.retained and not o.is_reversal),
         returned as (
-            select l.partition, l.position, l.type, b.legs[list_position(b.original_legs, r[1])]
-                       as leg, r[2] as amount_minor
-              from (select *, unnest(returned) as r from linked
-                     where retained and is_reversal) l
+            select l.partition, l.position, l.type, r[2] as amount_minor,
+                   b.legs[list_position(b.original_legs, r[1])] as leg
+              from (select *, unnest(returned) as r from linked where retained and is_reversal) l
               join agreements b using (agreed_on)),
         placed as (
             select l.partition, l.position, l.type, l.leg,

@@ -14,6 +14,7 @@ from loadtest.verify.checks_ledger import LEDGER
 from loadtest.verify.checks_linked import LINKED
 from loadtest.verify.checks_operations import OPERATIONS
 from loadtest.verify.checks_payments import PAYMENTS
+from loadtest.verify.checks_reversals import REVERSALS
 from loadtest.verify.checks_views import VIEWS
 from schemas.topics import TOPICS
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CHECKS: Final = (
-    *LEDGER, *LINKED, *OPERATIONS, *PAYMENTS, *VIEWS, *(lake_check(topic) for topic in TOPICS),
+    *LEDGER, *LINKED, *OPERATIONS, *REVERSALS, *PAYMENTS, *VIEWS,
+    *(lake_check(topic) for topic in TOPICS),
 )  # fmt: skip
 CHAIN: Final = "hash_chain"
 

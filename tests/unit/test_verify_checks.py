@@ -11,6 +11,7 @@ import pytest
 from loadtest.verify import compare, databases, frames
 from loadtest.verify.checks_linked import LINKED
 from loadtest.verify.checks_operations import OPERATIONS
+from loadtest.verify.checks_reversals import REVERSALS
 from loadtest.verify.compare import Verdict
 from schemas.topics import TOPICS
 from tests.unit.verify_rig import A, B, Tables, small_world
@@ -23,7 +24,9 @@ def verdicts(tables: Tables, *only: str) -> dict[str, Verdict]:
 def test_a_right_world_has_no_difference() -> None:
     found = verdicts(small_world().tables())
     assert [v for v in found.values() if not v.ok] == []
-    later = {check.name for check in (*OPERATIONS, *LINKED)} | {"views_show_every_transfer"}
+    later = {check.name for check in (*OPERATIONS, *REVERSALS, *LINKED)} | {
+        "views_show_every_transfer"
+    }
     assert all(
         v.count > 0 or name in later or name.startswith("lake.") for name, v in found.items()
     )
@@ -138,7 +141,9 @@ def test_what_is_wrong_is_found(check: str, table: str, change: Change) -> None:
 def test_every_check_but_the_lake_s_own_repeats_is_shown_to_fail() -> None:
     named = set(verdicts(small_world().tables()))
     shown = {check for check, _, _ in FAULTS}
-    shown |= {check.name for check in (*OPERATIONS, *LINKED)} | {"views_show_every_transfer"}
+    shown |= {check.name for check in (*OPERATIONS, *REVERSALS, *LINKED)} | {
+        "views_show_every_transfer"
+    }
     assert {name for name in named - shown if not name.startswith("lake.")} == set()
 
 

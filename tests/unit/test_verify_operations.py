@@ -12,6 +12,7 @@ import pytest
 from loadtest.verify import databases
 from loadtest.verify.checks_linked import LINKED
 from loadtest.verify.checks_operations import OPERATIONS
+from loadtest.verify.checks_reversals import REVERSALS
 from schemas import ids
 from tests.unit.test_verify_checks import changed, verdicts
 from tests.unit.verify_rig import A, B, D, E, Row, Tables, World, operated_world
@@ -192,7 +193,7 @@ def test_what_is_wrong_with_an_operation_is_found(check: str, table: str, change
 
 def test_every_check_of_operations_is_shown_to_fail() -> None:
     shown = {check for check, _, _ in FAULTS} | {"nothing_moves_against_a_flag"}
-    assert {check.name for check in OPERATIONS} <= shown
+    assert {check.name for check in (*OPERATIONS, *REVERSALS)} <= shown
 
 
 @pytest.mark.parametrize("payer", [A, B], ids=["at home", "on another partition"])
