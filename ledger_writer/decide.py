@@ -141,7 +141,7 @@ class _Work:
     def _outcome(self, command: Command) -> Outcome:
         if partition_of(command.slot, self._view.partitions) != self._view.partition:
             return _refused(command, "wrong_partition")
-        if command.dry_run and command.type not in _TRIABLE:
+        if command.dry_run and (command.reversal or command.type not in _TRIABLE):
             return _refused(command, "dry_run_unsupported")
         return DECIDERS[command.type](self.books, command)
 

@@ -71,10 +71,8 @@ def prepare(books: LinkedBooks, command: Command) -> Outcome:
         if index >= len(original.legs) or leg != _back(original.legs[index], leg.amount_minor):
             return _refused("original_not_found", index)
         if original.is_owned(index, books):
-            left_minor = original.legs[index].amount_minor - books.reversed_minor(
-                original.place(index)
-            )
-            if leg.amount_minor > left_minor:
+            reversed_minor = books.reversed_minor(original.place(index))
+            if leg.amount_minor > original.legs[index].amount_minor - reversed_minor:
                 return _refused("amount_exceeds_original", index)
     return _agree(books, command, original, dict(zip(ask.legs, command.legs, strict=True)))
 

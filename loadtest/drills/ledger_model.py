@@ -47,7 +47,7 @@ class Model(Agreements):
             return Outcome(rejected(kind), "idempotency_key_reused")
         if partition_of(record["slot"], self.partitions) != partition:
             return Outcome(rejected(kind), "wrong_partition")
-        if record["dry_run"] and kind not in TRIABLE:
+        if record["dry_run"] and (record["original_id"] or kind not in TRIABLE):
             return Outcome(rejected(kind), "dry_run_unsupported")
         desk = Desk(self, partition, record["tenant"], eyes)
         try:

@@ -93,10 +93,8 @@ def _prepare(outlet: Outlet, of: Agreeing, answer: Answer) -> None:
     """Ask every home but the first, which has prepared already."""
     of.linked = linked = Linked(parts=answer["parts"])
     if isinstance(of, Operation):
-        linked.amount_minor, linked.remaining_minor = (
-            answer["amount_minor"],
-            answer["remaining_minor"],
-        )
+        linked.amount_minor = answer["amount_minor"]
+        linked.remaining_minor = answer["remaining_minor"]
         of.legs, of.original_legs = records.legs_of(answer["legs"]), answer["original_legs"]
     if not _is_dry(of):
         outlet.context.set_timer(outlet.record.at_us + DEADLINE_US, outlet.slot, _timer(of))

@@ -156,6 +156,13 @@ async def test_a_part_is_prepared_once_and_ended_once(paid):
     assert paid.balances() == [(100, 0), (0, 0), (0, 0)]
 
 
+async def test_a_part_is_not_only_tried(paid):
+    await paid.begin()
+    tried = await paid.step("prepare", CAROL, 1, dry_run=True)
+    assert (tried.reason, paid.balances()[2]) == ("dry_run_unsupported", (30, 0))
+    await paid.end("abort", reason="late")
+
+
 async def test_a_home_that_does_not_own_any_of_the_legs_does_not_begin(at, paid):
     elsewhere = transfer("elsewhere", (ALICE, CAROL, 5))
     await at.run(elsewhere)
