@@ -51,11 +51,12 @@ def reverse(books: LinkedBooks, command: Command) -> Outcome:
             return _refused("amount_exceeds_original", ask.leg)
         amounts = {chosen[0]: ask.amount_minor}
     remaining_minor = sum(left[index] - amount_minor for index, amount_minor in amounts.items())
-    if all(original.is_owned(index, books) for index in amounts):
-        outcome = _pay_back(books, command, original, amounts, remaining_minor)
+    back = {index: _back(legs[index], amount_minor) for index, amount_minor in amounts.items()}
+    if all(original.is_owned(index, books) for index in back):
+        outcome = _pay_back(books, command, original, back, remaining_minor)
         if outcome.reason not in linked.SEVERAL_HOMES:
             return outcome
-    return _begin(books, command, original, amounts, remaining_minor)
+    return _begin(books, command, original, back, remaining_minor)
 
 
 def prepare(books: LinkedBooks, command: Command) -> Outcome:
@@ -113,17 +114,16 @@ def _pay_back(
     books: LinkedBooks,
     command: Command,
     original: Original,
-    amounts: Mapping[int, int],
+    back: Mapping[int, Leg],
     remaining_minor: int,
 ) -> Outcome:
-    indexes = list(amounts)
-    back = {i: _back(original.legs[i], amount_minor) for i, amount_minor in amounts.items()}
     made = books.move(command.tenant, back.values())
     if isinstance(made, Refusal):
-        return _refused(made.reason, None if made.leg is None else indexes[made.leg])
-    for index, amount_minor in amounts.items():
+        return _refused(made.reason, None if made.leg is None else list(back)[made.leg])
+    mine = [(index, leg.amount_minor) for index, leg in back.items()]
+    for index, amount_minor in mine:
         _count(books, original, index, amount_minor)
-    facts = _facts(original.row, list(back.values()), list(amounts.items()))
+    facts = _facts(original.row, list(back.values()), mine)
     return Outcome(REVERSED, entries=made, facts={**facts, "remaining_minor": remaining_minor})
 
 
@@ -131,11 +131,10 @@ def _begin(
     books: LinkedBooks,
     command: Command,
     original: Original,
-    amounts: Mapping[int, int],
+    back: Mapping[int, Leg],
     remaining_minor: int,
 ) -> Outcome:
     """Prepare the home's part of a reversal, and tell which other homes must agree, and to what."""
-    back = {i: _back(original.legs[i], amount_minor) for i, amount_minor in amounts.items()}
     outcome = _agree(books, command, original, back)
     if outcome.reason:
         return outcome

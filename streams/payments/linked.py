@@ -130,18 +130,16 @@ def _ask(
     outlet: Outlet, of: Agreeing, linked: Linked, trigger: Trigger, parts: range | list[int]
 ) -> None:
     """Move the saga or the operation, and send what its table says to these homes."""
-    linked.waiting = list(parts)
-    at_us = outlet.record.at_us
+    kind: str | None
     if isinstance(of, Operation):
         of.state, kind = operation.step(of.state, trigger)
-        for number in parts:
-            outlet.command(linked_records.part_of_reversal(of, linked, kind, number, at_us))
-        return
-    transition = saga.step(of.state, trigger)
-    of.state = transition.to
-    assert transition.command is not None
+    else:
+        transition = saga.step(of.state, trigger)
+        of.state, kind = transition.to, transition.command
+    assert kind is not None
+    linked.waiting = list(parts)
     for number in parts:
-        outlet.command(linked_records.command(of, linked, transition.command, number, at_us))
+        outlet.command(linked_records.command(of, linked, kind, number, outlet.record.at_us))
 
 
 def _gather(of: Agreeing, linked: Linked, answer: Answer) -> None:

@@ -149,7 +149,7 @@ def expiry_command(of: Saga, at_us: int) -> Fields:
         "saga_id": of.resource_id,
         "step": "expire",
         "attempt": of.expiry_attempt,
-        **identity_of_saga(of),
+        **_identity(of),
         "requested_at_us": at_us,
         "transfer_id": of.resource_id,
         "hold_id": of.resource_id,
@@ -249,8 +249,7 @@ def leg_of(of: Saga) -> Fields:
     }
 
 
-def identity_of_saga(of: Saga) -> Fields:
-    """Return by what a command says whose it is."""
+def _identity(of: Saga) -> Fields:
     return {
         "tenant": of.tenant,
         "identity": identity_of(of.resource_id),
